@@ -1,0 +1,51 @@
+"""`engram hash`: tokens, canonical ids and rows of a text."""
+
+from typing import Annotated
+
+import typer
+
+from engram_cli.options import DEFAULT_RUN, Json, RunDir
+
+
+def hash_text(
+    text: Annotated[str, typer.Argument(help="The text whose addresses to show.")],
+    spec: Annotated[str, typer.Option(help="A named spec over the run's vocabulary, instead of the run's own.")] = "",
+    run: RunDir = DEFAULT_RUN,
+    json: Json = False,
+) -> None:
+    """Show tokens, canonical ids and rows of a text.
+
+    Example: engram hash "def __init__(self):"
+
+    Example: engram hash "By the way" --spec engram-demo --json
+    """
+    import numpy as np
+
+    from engram_cli.output import print_json, print_table
+    from hashing.hasher import Hasher
+    from hashing.presets import preset
+    from runtime.run import Run
+
+    source = Run(run)
+    tokenizer, vocab = source.tokenizer(), source.vocab()
+    rule = preset(spec).spec(vocab) if spec else source.spec()
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    canonical = vocab.canonical(np.array([encoding.ids], np.int64))
+    hasher = Hasher(rule)
+    rows = {layer: hasher.rows(layer, canonical)[0].tolist() for layer in rule.layers}
+    if json:
+        print_json(
+            {"tokens": encoding.tokens, "token_ids": encoding.ids, "canonical_ids": canonical[0].tolist(), "rows": rows}
+        )
+        return
+    names = [vocab.keys[i] for i in canonical[0]]
+    columns = [f"{order}-gram head {head}" for order in rule.orders for head in range(rule.heads)]
+    print_table(
+        "Tokens",
+        ("token", "canonical key", "token id", "canonical id"),
+        ((repr(vocab.texts[i]), repr(name), i, int(c)) for i, name, c in zip(encoding.ids, names, canonical[0], strict=True)),
+        left=2,
+    )
+    for layer, table in rows.items():
+        shown = ((repr(vocab.texts[i]), *row) for i, row in zip(encoding.ids, table, strict=True))
+        print_table(f"Rows in layer {layer}", ("token", *columns), shown)

@@ -1,0 +1,56 @@
+"""Many shard files as one array.
+
+Address space for the whole table is reserved once and each shard file is mapped to its place in it, so a row's number times its
+size is its address and no reader needs to know about shards. Absent shards stay what the reservation is: zeros that cost nothing.
+The price is that a shard's size must be a whole number of pages, and that Python's own `mmap`, which cannot choose an address,
+is replaced by two calls to the C library.
+"""
+
+import ctypes
+import mmap
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAP_FIXED = 0x10
+MAP_FAILED = ctypes.c_void_p(-1).value
+PAGE_BYTES = mmap.PAGESIZE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+
+def _map(address: int | None, size: int, flags: int, descriptor: int) -> int:
+    result = _libc.mmap(address, size, mmap.PROT_READ, flags, descriptor, 0)
+    if result == MAP_FAILED:
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot map {size} bytes: {os.strerror(code)}")
+    return int(result)
+
+
+def map_shards(shards: Sequence[Path | None], shard_bytes: int) -> NDArray[np.uint8]:
+    """(len(shards)·shard_bytes,) The files end to end, read-only; None is a shard of zeros.
+
+    The caller has checked that every file is `shard_bytes` long. The mapping lives as long as the array or a view of it.
+    """
+    assert shard_bytes % PAGE_BYTES == 0, "a shard is a whole number of pages"
+    size = len(shards) * shard_bytes
+    base = _map(None, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0), -1)
+    for position, shard in enumerate(shards):
+        if shard is not None:
+            descriptor = os.open(shard, os.O_RDONLY)
+            try:
+                _map(base + position * shard_bytes, shard_bytes, mmap.MAP_SHARED | MAP_FIXED, descriptor)
+            finally:
+                os.close(descriptor)
+    memory = (ctypes.c_ubyte * size).from_address(base)
+    weakref.finalize(memory, _libc.munmap, base, size)
+    array = np.frombuffer(memory, np.uint8)
+    array.flags.writeable = False
+    return array
