@@ -1,0 +1,44 @@
+"""CRC-32C (Castagnoli, as in Zarr's own `crc32c` codec) of every 64 KiB block of a shard.
+
+A CRC is linear: the difference between the checksum kept and the one found depends on the damage alone. For a single flipped
+bit it differs for every place in a block, so the bit's place follows from the two checksums.
+"""
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_BYTES = 1 << 16
+POLYNOMIAL = 0x82F63B78  # bits reversed
+Checksums = NDArray[np.uint32]  # (blocks,)
+
+
+def crc32c(data: bytes) -> int:
+    return int(google_crc32c.value(data))
+
+
+def crc_text(data: bytes) -> str:
+    return f"{crc32c(data):08x}"
+
+
+def block_checksums(data: NDArray[np.uint8]) -> Checksums:
+    """One checksum per block of bytes that are a whole number of blocks."""
+    blocks = data.reshape(-1, BLOCK_BYTES)
+    return np.fromiter((google_crc32c.value(block) for block in blocks), np.uint32, len(blocks))
+
+
+ZERO_BLOCK = crc32c(bytes(BLOCK_BYTES))
+
+
+def flipped_byte(kept: int, found: int, length: int) -> int | None:
+    """Where in `length` bytes the one bit is whose flip turned checksum `kept` into `found`; None: more than one differs."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, table >> 1 ^ POLYNOMIAL, table >> 1).astype(np.uint32)
+    difference = np.uint32(kept ^ found)
+    states = table[1 << np.arange(8)]  # what each bit of the last byte changes
+    for position in range(length - 1, -1, -1):
+        if (states == difference).any():
+            return position
+        states = states >> np.uint32(8) ^ table[states & np.uint32(255)]
+    return None
