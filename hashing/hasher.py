@@ -1,8 +1,9 @@
 """The addressing rule compiled: rows for whole batches, and for sequences that arrive in pieces.
 
-Two reductions make one short kernel serve every boundary rule. A sequence is preceded by a *history* of N-1 canonical ids, which
-is all pads at its start; and every rule that blocks look-back (dead positions, boundary ids, given segment starts) becomes one
-flag per position, *a segment starts here*. `x mod prime` is a multiply-high by the prime's exact reciprocal and a shift.
+Two reductions make one short kernel serve every boundary rule. A sequence is preceded by a *history* of N-1 canonical ids,
+which is all pads at its start; and every rule that blocks look-back (dead positions, boundary ids, given segment starts)
+becomes one flag per position, *a segment starts here*. `x mod prime` is a multiply-high by the prime's exact reciprocal and
+a shift.
 """
 
 import os
@@ -26,11 +27,11 @@ Flags = NDArray[np.bool_]
 TOKENS_PER_TASK = 1 << 15
 
 
-@intrinsic  # type: ignore[misc]
-def multiply_high(typing_context: Any, a: Any, b: Any) -> Any:
+@intrinsic
+def multiply_high(_typing: Any, _a: Any, _b: Any) -> Any:
     """The upper 64 bits of the product of two uint64."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         wide, narrow = ir.IntType(128), ir.IntType(64)
         product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
         return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), narrow)
