@@ -1,0 +1,64 @@
+"""A layer's table while it is trained: unique rows are the leaf.
+
+A step reads the batch's unique rows, differentiates with respect to those, and writes those back with their Adam moments. Nothing
+in a step depends on how many rows the table has. Every row counts its own updates, so that the bias correction of a row touched for
+the first time late in training is that of a first step.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+BETAS = (0.9, 0.95)
+EPS = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """The unique rows of a batch."""
+
+    rows: Tensor  # (U,) int64, ascending
+    vectors: Tensor  # (U, head_dim), requires grad
+    inverse: Tensor  # (B, T, columns) index into the unique rows
+
+    def batch_vectors(self) -> Tensor:
+        """(B, T, columns·head_dim)"""
+        return functional.embedding(self.inverse, self.vectors).flatten(2)
+
+
+@dataclass(frozen=True, slots=True)
+class RowTable:
+    weight: Tensor  # (rows, head_dim)
+    moment: Tensor  # (rows, head_dim) running mean of gradients
+    square: Tensor  # (rows, head_dim) running mean of their squares
+    updates: Tensor  # (rows,) float32, how often each row was touched
+
+    @classmethod
+    def create(cls, rows: int, head_dim: int, std: float, seed: int, device: torch.device) -> "RowTable":
+        generator = torch.Generator().manual_seed(seed)
+        weight = torch.empty(rows, head_dim).normal_(0, std, generator=generator).to(device)
+        return cls(weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros(rows, device=device))
+
+    def read(self, rows: NDArray[np.signedinteger]) -> Leaf:
+        """The leaf of a batch's rows (B, T, columns)."""
+        numbers = torch.from_numpy(rows).to(self.weight.device)
+        unique, inverse = torch.unique(numbers, return_inverse=True)
+        return Leaf(unique, self.weight[unique].requires_grad_(), inverse)
+
+    @torch.no_grad()
+    def step(self, leaf: Leaf, learning_rate: float) -> None:
+        """One Adam step of the leaf's rows, by their gradient; no weight decay."""
+        gradient = leaf.vectors.grad
+        assert gradient is not None, "backward comes first"
+        rows, (beta1, beta2) = leaf.rows, BETAS
+        updates = self.updates[rows] + 1
+        moment = self.moment[rows].lerp_(gradient, 1 - beta1)
+        square = self.square[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        corrected = (square / (1 - beta2**updates)[:, None]).sqrt_().add_(EPS)
+        step = moment / (1 - beta1**updates)[:, None] / corrected
+        self.weight[rows] = leaf.vectors.detach().sub(step, alpha=learning_rate)
+        self.moment[rows], self.square[rows], self.updates[rows] = moment, square, updates

@@ -1,0 +1,114 @@
+"""A corpus as token ids on disk, and the batches of each training step.
+
+`train/tokens/` holds `train.bin` and `validation.bin`, little-endian int32 token ids of all documents end to end, and `tokens.json`,
+written last, with their lengths and bytes of text. A batch follows from the seed and the step alone, so nothing has to be saved to
+resume: every epoch visits each window of `length` tokens once, in a fresh order.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from hashing.atomic import atomic_path
+from hashing.corpus import Corpus, Document, Side
+from hashing.errors import EngramError
+from hashing.tokenizer import encode_documents
+
+VALIDATION_TOKENS = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The encoded corpus of a run. Raises EngramError, from `open`, when it is absent or shorter than it says."""
+
+    folder: Path
+    counts: dict[Side, int]
+    text_bytes: dict[Side, int]  # UTF-8 bytes of the text that the tokens stand for
+
+    @classmethod
+    def open(cls, folder: Path) -> "Tokens":
+        try:
+            content = json.loads((folder / "tokens.json").read_text())
+        except FileNotFoundError as e:
+            raise EngramError(f"no encoded corpus in {folder}", hint="first run: engram train") from e
+        tokens = cls(folder, **content)
+        for side, count in tokens.counts.items():
+            if (found := (folder / f"{side}.bin").stat().st_size) != 4 * count:
+                raise EngramError(f"{folder / f'{side}.bin'} has {found:,} bytes, expected {4 * count:,}")
+        return tokens
+
+    def ids(self, side: Side) -> NDArray[np.int32]:
+        """(tokens,) Mapped, not read."""
+        return np.memmap(self.folder / f"{side}.bin", "<i4", mode="r")
+
+
+def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, advance: Callable[[int], None]) -> Tokens:
+    """Encodes a corpus into `folder`, in memory that does not grow with it; `advance` hears of every document.
+
+    Validation keeps its first VALIDATION_TOKENS or so. Raises EngramError when either side comes out empty.
+    """
+    with atomic_path(folder) as partial:
+        partial.mkdir()
+        counts: dict[Side, int] = {"train": 0, "validation": 0}
+        text_bytes = dict(counts)
+        with (partial / "train.bin").open("wb") as train, (partial / "validation.bin").open("wb") as validation:
+            files: dict[Side, IO[bytes]] = {"train": train, "validation": validation}
+            for document, ids in _encoded(corpus, tokenizer):
+                advance(1)
+                side = document.side
+                if side == "train" or counts[side] < VALIDATION_TOKENS:
+                    files[side].write(np.array(ids, "<i4").tobytes())
+                    counts[side] += len(ids)
+                    text_bytes[side] += len(document.text.encode("utf-8", "surrogatepass"))
+        for side, count in counts.items():
+            if count == 0:
+                raise EngramError(
+                    f"no document of the corpus falls on the {side} side",
+                    hint="one document in 32 is kept for validation, by a hash of its text: give more documents",
+                )
+        (partial / "tokens.json").write_text(json.dumps({"counts": counts, "text_bytes": text_bytes}, sort_keys=True))
+    return Tokens.open(folder)
+
+
+def _encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:
+    waiting: list[Document] = []
+
+    def texts() -> Iterator[str]:
+        for document in corpus.documents():
+            waiting.append(document)
+            yield document.text
+
+    for ids in encode_documents(tokenizer, texts()):
+        yield waiting.pop(0), ids
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    ids: NDArray[np.int32]
+    batch: int
+    length: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if len(self.ids) <= self.length:
+            raise EngramError(f"the training side has {len(self.ids):,} tokens, expected more than one window of {self.length}")
+
+    def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(B, T) inputs and (B, T) targets, each the token after its input."""
+        windows = (len(self.ids) - 1) // self.length
+        numbers = range(step * self.batch, (step + 1) * self.batch)
+        starts = [int(_order(windows, self.seed, n // windows)[n % windows]) * self.length for n in numbers]
+        block = np.stack([self.ids[start : start + self.length + 1] for start in starts]).astype(np.int64)
+        return block[:, :-1], block[:, 1:]
+
+
+@lru_cache(maxsize=2)
+def _order(windows: int, seed: int, epoch: int) -> NDArray[np.intp]:
+    return np.random.default_rng([seed, epoch]).permutation(windows)
