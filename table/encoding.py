@@ -264,11 +264,10 @@ def _encode_e4m3(values, scale, words):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _e8m0_exponent(largest):  # type: ignore[no-untyped-def]
-    """The smallest scale under which `largest` does not saturate: its own exponent less 8, or one more."""
+    """The smallest scale under which `largest` does not saturate: its own exponent less 8, or one more; 0 for zeros."""
     exponent = max(0, min(E8M0_LARGEST, (bits_of_float(largest) >> np.uint32(23)) - np.int64(8)))
-    if exponent < E8M0_LARGEST and np.float64(largest) > 464 * 2.0 ** (exponent - 127):
-        exponent += 1
-    return exponent
+    above = exponent < E8M0_LARGEST and np.float64(largest) > 464 * 2.0 ** (exponent - 127)
+    return exponent + above
 
 
 @njit(cache=True, nogil=True)
@@ -279,7 +278,7 @@ def _encode_e4m3_e8m0(values, scale, words):  # type: ignore[no-untyped-def]
         for first in range(0, columns, GROUP):
             last = min(first + GROUP, columns)
             largest = _largest(values, i, first, last)
-            exponent = _e8m0_exponent(largest) if largest > 0 else 0
+            exponent = _e8m0_exponent(largest)
             words[i, columns + first // GROUP] = exponent
             for j in range(first, last):
                 quotient = np.float64(values[i, j]) * 2.0 ** (127 - exponent)

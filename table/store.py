@@ -1,217 +1,20 @@
-"""TableStore: tables, hash spec and canonical map in one Zarr v3 group. This module is the format's specification.
+"""TableStore: tables, hash spec and canonical map, opened. `table/manifest.py` says what lies where."""
 
-    tables.zarr/
-      zarr.json                  group; attributes "engram": the manifest, see below
-      canonical/                 int32 (tokens,), one chunk: token id → canonical id; absent where no tokenizer was known
-      layers/<block>/            the layer's table, one record per row (`table/encoding.py`), chunks of shard_rows rows:
-                                 float32 and float16 (rows, head_dim); bfloat16 as uint16 (rows, head_dim); others uint8
-                                 (rows, row_bytes)
-        c/<i>/0                  shard i: rows i·shard_rows … (i+1)·shard_rows - 1, raw and row-major, zeros after the last row
-      checksums/<block>/         uint32 (shards, blocks), one chunk a shard: CRC-32C of every 64 KiB of it
-      origin/<k>/                uint8 (bytes,), one chunk: a file of the checkpoint that the tables came from, with the tables'
-                                 own bytes cut out; what `table/exporter.py` needs to give back the same bytes
-
-All arrays are uncompressed and little-endian. A shard is one chunk and one file, so any Zarr reader opens it and we map it: its
-size is a whole number of rows and of 64 KiB, the largest memory page in use. An absent shard is rows of zeros.
-
-The manifest: `format`, `complete`, `encoding`, `head_dim`, `spec` (HashSpec), `step` (of the training that wrote it, or null),
-`canonical` (`tokens`, `crc32c`, or null), `layers` (per block number: `shard_rows`; `scale`, the number that table-scaled codes
-are taken against; `shards`, for each that is present the CRC-32C of its checksums), `origin` (or null) and `crc32c`, of the
-rest of the manifest as JSON with sorted keys and no spaces. So every byte of a store is under a checksum, down from this one.
-
-A store is written under another name and renamed when it is whole; only then does it bear `"complete": true`.
-"""
-
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from math import lcm
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashing.errors import EngramError
 from hashing.spec import HashSpec
-from table.checksum import BLOCK_BYTES, crc32c, crc_text
-from table.encoding import ENCODINGS, Encoding
+from table.checksum import crc_text
+from table.encoding import ENCODINGS, Encoding, Records
 from table.gather import Table
+from table.manifest import Manifest, checksum_path, cut_layers, read_manifest, shard_path
 from table.mapping import map_shards
-from table.zarr_metadata import array_json, canonical_json, group_json
-
-FORMAT = 1
-SHARD_BYTES = 64 << 20
-STORED_AS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}  # the others as uint8
-
-
-def row_step(row_bytes: int) -> int:
-    """The fewest rows that are a whole number of checksummed blocks."""
-    return lcm(row_bytes, BLOCK_BYTES) // row_bytes
-
-
-def shard_rows(row_bytes: int, rows: int, shard_bytes: int = SHARD_BYTES) -> int:
-    """Rows of a shard: about `shard_bytes`, and no more than the table needs."""
-    step = row_step(row_bytes)
-    return min(max(1, shard_bytes // row_bytes // step), -(-rows // step)) * step
-
-
-@dataclass(frozen=True, slots=True)
-class LayerShards:
-    """How a layer's table is cut, and which of its shards are there."""
-
-    shard_rows: int
-    scale: float = 1.0
-    shards: Mapping[int, str] = field(default_factory=dict)  # shard → CRC-32C of its checksums
-
-    def to_json(self) -> dict[str, Any]:
-        shards = {str(shard): crc for shard, crc in self.shards.items()}
-        return {"shard_rows": self.shard_rows, "scale": self.scale, "shards": shards}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "LayerShards":
-        _check_keys(content, {"shard_rows", "scale", "shards"}, "a layer")
-        shards = {int(shard): str(crc) for shard, crc in content["shards"].items()}
-        return cls(int(content["shard_rows"]), float(content["scale"]), shards)
-
-
-@dataclass(frozen=True, slots=True)
-class OriginFile:
-    """A file of the checkpoint, kept whole or with the tables' bytes cut out."""
-
-    name: str
-    kept_bytes: int
-    crc32c: str  # of the kept bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The checkpoint that tables came from."""
-
-    kind: str
-    name: str
-    files: tuple[OriginFile, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        files = [{"name": f.name, "kept_bytes": f.kept_bytes, "crc32c": f.crc32c} for f in self.files]
-        return {"kind": self.kind, "name": self.name, "files": files}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Origin":
-        _check_keys(content, {"kind", "name", "files"}, "the origin")
-        return cls(content["kind"], content["name"], tuple(OriginFile(**f) for f in content["files"]))
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a store says of itself."""
-
-    encoding: Encoding
-    head_dim: int
-    spec: HashSpec
-    layers: Mapping[int, LayerShards]
-    step: int | None = None
-    canonical: tuple[int, str] | None = None  # tokens, CRC-32C of the map
-    origin: Origin | None = None
-
-    def __post_init__(self) -> None:
-        if self.head_dim < 1:
-            raise EngramError(f"head_dim is {self.head_dim}, expected at least 1")
-        if tuple(sorted(self.layers)) != self.spec.layers:
-            raise EngramError(f"the store has layers {sorted(self.layers)}, its hash spec {list(self.spec.layers)}")
-        for number, layer in self.layers.items():
-            step = row_step(self.row_bytes)
-            if layer.shard_rows < 1 or layer.shard_rows % step:
-                raise EngramError(f"layer {number} has shards of {layer.shard_rows} rows, expected a multiple of {step}")
-            if beyond := [shard for shard in layer.shards if not 0 <= shard < self.shard_count(number)]:
-                raise EngramError(f"layer {number} lists shard {beyond[0]}, expected 0 to {self.shard_count(number) - 1}")
-
-    @property
-    def row_bytes(self) -> int:
-        return self.encoding.row_bytes(self.head_dim)
-
-    def shard_count(self, layer: int) -> int:
-        return -(-self.spec.rows(layer) // self.layers[layer].shard_rows)
-
-    def shard_bytes(self, layer: int) -> int:
-        return self.layers[layer].shard_rows * self.row_bytes
-
-    def nodes(self) -> Iterator[tuple[str, bytes]]:
-        """Every `zarr.json` but the root's: the folder it is in, and its bytes."""
-        yield from (("layers", group_json({})), ("checksums", group_json({})))
-        dtype = STORED_AS.get(self.encoding.name, "uint8")
-        width = self.row_bytes // np.dtype(dtype).itemsize
-        for layer, cut in self.layers.items():
-            yield f"layers/{layer}", array_json((self.spec.rows(layer), width), (cut.shard_rows, width), dtype)
-            blocks = self.shard_bytes(layer) // BLOCK_BYTES
-            yield f"checksums/{layer}", array_json((self.shard_count(layer), blocks), (1, blocks), "uint32")
-        if self.canonical is not None:
-            yield "canonical", array_json((self.canonical[0],), (self.canonical[0],), "int32")
-        if self.origin is not None:
-            yield "origin", group_json({})
-            for position, file in enumerate(self.origin.files):
-                yield f"origin/{position}", array_json((file.kept_bytes,), (file.kept_bytes,), "uint8")
-
-    def to_json(self) -> dict[str, Any]:
-        content = {
-            "format": FORMAT,
-            "complete": True,
-            "encoding": self.encoding.name,
-            "head_dim": self.head_dim,
-            "spec": self.spec.to_json(),
-            "step": self.step,
-            "canonical": self.canonical and {"tokens": self.canonical[0], "crc32c": self.canonical[1]},
-            "layers": {str(number): layer.to_json() for number, layer in self.layers.items()},
-            "origin": self.origin and self.origin.to_json(),
-        }
-        return {**content, "crc32c": crc_text(canonical_json(content))}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Manifest":
-        """Raises EngramError for a manifest that is unfinished, of another format, altered or inconsistent."""
-        if content.get("complete") is not True:
-            raise EngramError("it was not finished: its completion mark is missing")
-        if (found := content.get("format")) != FORMAT:
-            raise EngramError(f"it is of format {found}; this version reads format {FORMAT}")
-        if (name := content.get("encoding")) not in ENCODINGS:
-            raise EngramError(f'its encoding "{name}" is not known; those that are: {", ".join(ENCODINGS)}')
-        rest = {key: value for key, value in content.items() if key != "crc32c"}
-        if (found := crc_text(canonical_json(rest))) != content.get("crc32c"):
-            raise EngramError(f"its manifest was altered: its CRC-32C is {found}, expected {content.get('crc32c')}")
-        keys = {"format", "complete", "encoding", "head_dim", "spec", "step", "canonical", "layers", "origin"}
-        _check_keys(rest, keys, "the manifest")
-        canonical = content["canonical"]
-        return cls(
-            encoding=ENCODINGS[name],
-            head_dim=content["head_dim"],
-            spec=HashSpec.from_json(content["spec"]),
-            layers={int(number): LayerShards.from_json(layer) for number, layer in content["layers"].items()},
-            step=content["step"],
-            canonical=canonical and (canonical["tokens"], canonical["crc32c"]),
-            origin=content["origin"] and Origin.from_json(content["origin"]),
-        )
-
-
-def _check_keys(content: Mapping[str, Any], expected: set[str], what: str) -> None:
-    if different := sorted(set(content) ^ expected):
-        raise EngramError(f"{what} has other keys than expected; missing or unknown: {', '.join(different)}")
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Raises EngramError, saying which folder and why, when there is no finished store of this format."""
-    if not path.is_dir():
-        raise EngramError(f"no such table store: {path}")
-    try:
-        content = json.loads((path / "zarr.json").read_bytes())["attributes"]["engram"]
-        assert isinstance(content, dict)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AssertionError) as e:
-        raise EngramError(f"{path} is not a table store: its zarr.json does not say so") from e
-    try:
-        return Manifest.from_json(content)
-    except EngramError as e:
-        raise EngramError(
-            f"{path} cannot be used: {e}", hint=e.hint or "make it again, or engram table verify says more"
-        ) from e
+from table.writer import Fill, StoreWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +79,6 @@ class TableStore:
                 hint="use the vocab.parquet that the tables were made with",
             )
 
-    def shard_path(self, layer: int, shard: int) -> Path:
-        return self.path / "layers" / str(layer) / "c" / str(shard) / "0"
-
     def checksums(self, layer: int, shard: int) -> NDArray[np.uint32]:
         """(blocks,) What the checksums of a shard's blocks should be. Raises EngramError when they are missing or altered."""
         path = checksum_path(self.path, layer, shard)
@@ -291,7 +91,7 @@ class TableStore:
         """A layer's table, mapped: nothing is read until a row is touched. Raises EngramError for missing or cut shards."""
         self.spec.layer_index(layer)
         cut, expected = self.manifest.layers[layer], self.manifest.shard_bytes(layer)
-        shards = [self.shard_path(layer, i) if i in cut.shards else None for i in range(self.manifest.shard_count(layer))]
+        shards = [shard_path(self.path, layer, i) if i in cut.shards else None for i in range(self.manifest.shard_count(layer))]
         for path in filter(None, shards):
             if not path.is_file():
                 raise EngramError(f"a shard of layer {layer} is missing: {path}", hint="import the tables again")
@@ -312,16 +112,48 @@ class TableStore:
         return self.table(layer).records.view("<f4")
 
 
-def checksum_path(store: Path, layer: int, shard: int) -> Path:
-    return store / "checksums" / str(layer) / "c" / str(shard) / "0"
-
-
 def _read_mapping(path: Path, manifest: Manifest) -> NDArray[np.int32]:
     if manifest.canonical is None:
         return np.empty(0, np.int32)
     tokens, crc = manifest.canonical
     file = path / "canonical" / "c" / "0"
     content = file.read_bytes() if file.is_file() else b""
-    if len(content) != 4 * tokens or f"{crc32c(content):08x}" != crc:
+    if len(content) != 4 * tokens or crc_text(content) != crc:
         raise EngramError(f"{path} cannot be used: its canonical map is missing or was altered")
     return np.frombuffer(content, "<i4").astype(np.int32)
+
+
+def write_store(
+    path: Path,
+    spec: HashSpec,
+    mapping: NDArray[np.int32],
+    tables: Mapping[int, NDArray[np.float32]],
+    step: int | None = None,
+) -> TableStore:
+    """Writes a float32 store of the spec's layers, `tables` giving (rows, head_dim) for each; it appears whole or not."""
+    encoding, head_dim = ENCODINGS["float32"], next(iter(tables.values())).shape[1]
+    manifest = Manifest(encoding, head_dim, spec, cut_layers(spec, encoding, head_dim), step)
+    with StoreWriter(path, manifest, mapping) as writer:
+        for layer in spec.layers:
+            table = tables[layer]
+            assert table.shape == (spec.rows(layer), head_dim)
+            writer.write_layer(layer, _copier(table))
+        writer.finish()
+    return TableStore.open(path)
+
+
+def _copier(table: NDArray[np.float32]) -> Fill:
+    def fill(first: int, records: Records) -> None:
+        records.view("<f4")[:] = table[first : first + len(records)]
+
+    return fill
+
+
+def create_store(
+    path: Path, spec: HashSpec, mapping: NDArray[np.int32], encoding: Encoding, head_dim: int, scale: float = 1.0
+) -> TableStore:
+    """A store of zeros: no shard is there, so it costs kilobytes whatever its size."""
+    layers = cut_layers(spec, encoding, head_dim, dict.fromkeys(spec.layers, scale))
+    with StoreWriter(path, Manifest(encoding, head_dim, spec, layers), mapping) as writer:
+        writer.finish()
+    return TableStore.open(path)

@@ -7,7 +7,7 @@ the same `stamp` of what it is made from) keeps the shards whose bytes still hav
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from hashing.atomic import install, partial_path, remove, sync
 from hashing.errors import EngramError
-from hashing.spec import HashSpec
 from table.checksum import BLOCK_BYTES, ZERO_BLOCK, block_checksums, crc_text
-from table.encoding import ENCODINGS, Encoding, Records
-from table.store import LayerShards, Manifest, TableStore, checksum_path, row_step, shard_rows
+from table.encoding import Records
+from table.manifest import Manifest, checksum_path, row_step, shard_path
 from table.zarr_metadata import group_json
 
 PIECE_BYTES = 2 << 20  # of records in hand per thread: they stay in the processor's cache from reading to writing
@@ -33,18 +32,6 @@ Progress = Callable[[int], None]  # told of bytes as they are done
 
 def quiet(count: int) -> None:
     """No progress to show."""
-
-
-def cut_layers(
-    spec: HashSpec, encoding: Encoding, head_dim: int, scales: Mapping[int, float] | None = None, shard_bytes: int | None = None
-) -> dict[int, LayerShards]:
-    """How each layer of a spec is cut into shards, none of them there yet."""
-    row_bytes = encoding.row_bytes(head_dim)
-    sizes = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
-    return {
-        layer: LayerShards(shard_rows(row_bytes, spec.rows(layer), **sizes), (scales or {}).get(layer, 1.0))
-        for layer in spec.layers
-    }
 
 
 def mapping_bytes(mapping: NDArray[np.int32]) -> bytes:
@@ -122,7 +109,7 @@ class StoreWriter:
 
     def _write_shard(self, layer: int, shard: int, fill: Fill, progress: Progress) -> None:
         checksums = checksum_path(self.partial, layer, shard)
-        path = self.partial / "layers" / str(layer) / "c" / str(shard) / "0"
+        path = shard_path(self.partial, layer, shard)
         first = shard * self.manifest.layers[layer].shard_rows
         rows = min(self.manifest.layers[layer].shard_rows, self.manifest.spec.rows(layer) - first)
         if not self._is_done(layer, path, checksums):
@@ -162,13 +149,12 @@ class StoreWriter:
         kept = np.frombuffer(checksums.read_bytes(), "<u4")
         return np.array_equal(shard_checksums(path), kept)
 
-    def finish(self) -> TableStore:
+    def finish(self) -> None:
         """Puts the completion mark in and gives the store its name, in place of what had it."""
         layers = {layer: replace(cut, shards=self._digests(layer)) for layer, cut in self.manifest.layers.items()}
         self.manifest = replace(self.manifest, layers=layers)
         self._replace_root(group_json({"engram": self.manifest.to_json()}))
         install(self.partial, self.path)
-        return TableStore.open(self.path)
 
     def _digests(self, layer: int) -> dict[int, str]:
         paths = {shard: checksum_path(self.partial, layer, shard) for shard in range(self.manifest.shard_count(layer))}
@@ -197,37 +183,3 @@ def require_space(path: Path, needed_bytes: int) -> None:
     place = next(parent for parent in path.absolute().parents if parent.exists())
     if (free := shutil.disk_usage(place).free) < needed_bytes:
         raise EngramError(f"{path} needs {needed_bytes:,} bytes, but {place} has {free:,} free", hint="free some space")
-
-
-def write_store(
-    path: Path,
-    spec: HashSpec,
-    mapping: NDArray[np.int32],
-    tables: Mapping[int, NDArray[np.float32]],
-    step: int | None = None,
-) -> TableStore:
-    """Writes a float32 store of the spec's layers, `tables` giving (rows, head_dim) for each; it appears whole or not."""
-    encoding, head_dim = ENCODINGS["float32"], next(iter(tables.values())).shape[1]
-    manifest = Manifest(encoding, head_dim, spec, cut_layers(spec, encoding, head_dim), step)
-    with StoreWriter(path, manifest, mapping) as writer:
-        for layer in spec.layers:
-            table = tables[layer]
-            assert table.shape == (spec.rows(layer), head_dim)
-            writer.write_layer(layer, _copier(table))
-        return writer.finish()
-
-
-def _copier(table: NDArray[np.float32]) -> Fill:
-    def fill(first: int, records: Records) -> None:
-        records.view("<f4")[:] = table[first : first + len(records)]
-
-    return fill
-
-
-def create_store(
-    path: Path, spec: HashSpec, mapping: NDArray[np.int32], encoding: Encoding, head_dim: int, scale: float = 1.0
-) -> TableStore:
-    """A store of zeros: no shard is there, so it costs kilobytes whatever its size."""
-    layers = cut_layers(spec, encoding, head_dim, dict.fromkeys(spec.layers, scale))
-    with StoreWriter(path, Manifest(encoding, head_dim, spec, layers), mapping) as writer:
-        return writer.finish()
