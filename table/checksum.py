@@ -17,6 +17,11 @@ def crc32c(data: bytes) -> int:
     return int(google_crc32c.value(data))
 
 
+def extend_crc32c(crc: int, data: bytes) -> int:
+    """The checksum of what `crc` is of, followed by `data`."""
+    return int(google_crc32c.extend(crc, data))
+
+
 def crc_text(data: bytes) -> str:
     return f"{crc32c(data):08x}"
 

@@ -361,9 +361,11 @@ class Encoding:
     decode: Callable[..., None]
     encode: Callable[..., int]
 
+    def code_bytes(self, head_dim: int) -> int:
+        return (head_dim * self.code_bits + 7) // 8
+
     def row_bytes(self, head_dim: int) -> int:
-        codes = (head_dim * self.code_bits + 7) // 8
-        return codes + self.scales(head_dim) * self.scale_bytes
+        return self.code_bytes(head_dim) + self.scales(head_dim) * self.scale_bytes
 
     def scales(self, head_dim: int) -> int:
         """Scales in a record."""

@@ -24,10 +24,10 @@ A store is written under another name and renamed when it is whole; only then do
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import lcm
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from hashing.spec import HashSpec
 from table.checksum import BLOCK_BYTES, crc_text
 from table.encoding import ENCODINGS, Encoding
 from table.zarr_metadata import array_json, canonical_json, group_json
+
+Plane = Literal["codes", "scales", "table_scale"]  # of a record, or the number kept beside the table
 
 FORMAT = 1
 SHARD_BYTES = 64 << 20
@@ -73,12 +75,28 @@ class LayerShards:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """A tensor of an origin file whose bytes are in a layer's table: rows from `first_row` on of one of its planes."""
+
+    tensor: str
+    layer: int
+    plane: Plane
+    first_row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class OriginFile:
-    """A file of the checkpoint, kept whole or with the tables' bytes cut out."""
+    """A file of the checkpoint: what is kept of it, and the tensors that are cut out."""
 
     name: str
     kept_bytes: int
     crc32c: str  # of the kept bytes
+    cuts: tuple[Cut, ...] = ()
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "OriginFile":
+        _check_keys(content, {"name", "kept_bytes", "crc32c", "cuts"}, "a file of the origin")
+        return cls(**{**content, "cuts": tuple(Cut(**cut) for cut in content["cuts"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +107,10 @@ class Origin:
     name: str
     files: tuple[OriginFile, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        files = [{"name": f.name, "kept_bytes": f.kept_bytes, "crc32c": f.crc32c} for f in self.files]
-        return {"kind": self.kind, "name": self.name, "files": files}
-
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Origin":
         _check_keys(content, {"kind", "name", "files"}, "the origin")
-        return cls(content["kind"], content["name"], tuple(OriginFile(**f) for f in content["files"]))
+        return cls(content["kind"], content["name"], tuple(OriginFile.from_json(f) for f in content["files"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +173,7 @@ class Manifest:
             "step": self.step,
             "canonical": self.canonical and {"tokens": self.canonical[0], "crc32c": self.canonical[1]},
             "layers": {str(number): layer.to_json() for number, layer in self.layers.items()},
-            "origin": self.origin and self.origin.to_json(),
+            "origin": self.origin and asdict(self.origin),
         }
         return {**content, "crc32c": crc_text(canonical_json(content))}
 

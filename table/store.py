@@ -14,6 +14,7 @@ from table.encoding import ENCODINGS, Encoding, Records
 from table.gather import Table
 from table.manifest import Manifest, checksum_path, cut_layers, read_manifest, shard_path
 from table.mapping import map_shards
+from table.parts import FilePart
 from table.writer import Fill, StoreWriter
 
 
@@ -86,6 +87,22 @@ class TableStore:
         if (found := crc_text(content)) != (kept := self.manifest.layers[layer].shards[shard]):
             raise EngramError(f"layer {layer}, shard {shard}: its checksums have CRC-32C {found}, expected {kept}")
         return np.frombuffer(content, "<u4")
+
+    def read_records(self, layer: int, first: int, out: Records) -> None:
+        """Fills `out` (count, row_bytes) with records from row `first` on, read rather than mapped: for passing over all rows.
+
+        Raises EngramError for a shard that is missing or truncated.
+        """
+        cut = self.manifest.layers[layer]
+        done = 0
+        while done < len(out):
+            shard, row = divmod(first + done, cut.shard_rows)
+            piece = out[done : done + cut.shard_rows - row]
+            if shard in cut.shards:
+                FilePart(shard_path(self.path, layer, shard), 0, cut.shard_rows, self.row_bytes).read(row, piece)
+            else:
+                piece[:] = 0
+            done += len(piece)
 
     def table(self, layer: int) -> Table:
         """A layer's table, mapped: nothing is read until a row is touched. Raises EngramError for missing or cut shards."""
