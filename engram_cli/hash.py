@@ -34,9 +34,7 @@ def hash_text(
     hasher = Hasher(rule)
     rows = {layer: hasher.rows(layer, canonical)[0].tolist() for layer in rule.layers}
     if json:
-        print_json(
-            {"tokens": encoding.tokens, "token_ids": encoding.ids, "canonical_ids": canonical[0].tolist(), "rows": rows}
-        )
+        print_json({"tokens": encoding.tokens, "token_ids": encoding.ids, "canonical_ids": canonical[0].tolist(), "rows": rows})
         return
     names = [vocab.keys[i] for i in canonical[0]]
     columns = [f"{order}-gram head {head}" for order in rule.orders for head in range(rule.heads)]
