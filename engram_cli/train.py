@@ -83,10 +83,11 @@ def _described(trainer: "Trainer") -> str:
     parameters = sum(p.numel() for p in trainer.state.model.parameters())
     rows = sum(len(table.weight) for table in trainer.state.tables.values())
     in_tables = sum(table.weight.nbytes for table in trainer.state.tables.values())
+    counts = trainer.tokens.counts
     return (
-        f"{trainer.tokens.counts['train']:,} tokens to train on, {trainer.tokens.counts['validation']:,} to validate on\n"
-        f"{parameters / 1e6:.1f} M parameters and {rows:,} rows ({byte_text(in_tables)}), {trainer.precision} on {trainer.device}\n"
-        f"step {trainer.state.step} of {trainer.recipe.steps}"
+        f"{counts['train']:,} tokens to train on, {counts['validation']:,} to validate on\n"
+        f"{parameters / 1e6:.1f} M parameters and {rows:,} rows ({byte_text(in_tables)})\n"
+        f"step {trainer.state.step} of {trainer.recipe.steps}, in {trainer.precision} on {trainer.device}"
     )
 
 
