@@ -29,8 +29,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for row in rows:
         table.add_row(*(text(cell) for cell in row))
-    console = Console(highlight=False)
-    console.print(table, width=None if console.is_terminal else PIPED_WIDTH)
+    Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
 
 
 def text(cell: object) -> str:
