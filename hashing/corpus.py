@@ -77,9 +77,7 @@ class Corpus:
         skipped = {"site-packages", "dist-packages", "__pycache__"}
         inside = (file for file in sorted(root.rglob(pattern)) if file.is_file())
         return [
-            file
-            for file in inside
-            if not any(part.startswith(".") or part in skipped for part in file.relative_to(root).parts)
+            file for file in inside if not any(part.startswith(".") or part in skipped for part in file.relative_to(root).parts)
         ]
 
     def documents(self) -> Iterator[Document]:

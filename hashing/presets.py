@@ -1,10 +1,15 @@
-"""Named configurations: the published ones, and the small one of the default run."""
+"""Named configurations: the published ones, and the small one of the default run.
+
+A preset applied to a vocabulary gives a spec. Its rows are the published model's own only over that model's vocabulary, since
+the number of canonical ids decides the multipliers; `published_ids` says how many those are.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from hashing.errors import UsageError
+from hashing.errors import EngramError, UsageError
+from hashing.rule import IDENTITY
 from hashing.spec import HashSpec, Seeding, assign_primes, seeded_multipliers
 from hashing.vocab import CanonicalVocab
 
@@ -21,18 +26,27 @@ class Preset:
     seed: int = 0
     boundary_token_id: int | None = None
     rows_multiple: int = 1
+    raw_ids: bool = False  # whether it addresses by token ids, padded to `published_ids`, instead of canonical ids
+    published_ids: int | None = None  # ids the published model's multipliers are drawn for
 
     def spec(self, vocab: CanonicalVocab) -> HashSpec:
-        """Raises EngramError when the vocabulary lacks the preset's pad token."""
+        """Raises EngramError when the vocabulary lacks the preset's pad or boundary token, or is of another rule."""
+        if self.raw_ids and vocab.rule != IDENTITY.name:
+            raise EngramError(
+                f"the spec addresses by raw token ids, but the vocabulary was made by the rule {vocab.rule}",
+                hint="make one with engram build-vocab --rule identity",
+            )
         tokens = [self.pad_token_id] if self.boundary_token_id is None else [self.pad_token_id, self.boundary_token_id]
         pad, *boundary = (int(i) for i in vocab.canonical(np.array(tokens)))
+        # A model's embedding has more rows than its tokenizer has tokens, and raw ids are counted by the former.
+        size = max(vocab.size, self.published_ids or 0) if self.raw_ids else vocab.size
         primes = assign_primes(len(self.layers), self.max_order - 1, self.heads, self.base_rows)
         return HashSpec(
             layers=self.layers,
             primes=primes,
-            multipliers=seeded_multipliers(self.seeding, self.seed, self.layers, self.max_order, vocab.size),
+            multipliers=seeded_multipliers(self.seeding, self.seed, self.layers, self.max_order, size),
             pad_id=pad,
-            canonical_size=vocab.size,
+            canonical_size=size,
             vocab_fingerprint=vocab.fingerprint,
             boundary_id=boundary[0] if boundary else None,
             rows_multiple=self.rows_multiple,
@@ -41,12 +55,37 @@ class Preset:
         )
 
 
+DEEPSEEK_V3_IDS = 98_627
 PRESETS = {
     "tiny": Preset(layers=(1, 3), max_order=3, heads=4, base_rows=50_000, head_dim=32, pad_token_id=0),
-    "engram-demo": Preset(layers=(1, 15), max_order=3, heads=8, base_rows=646_400, head_dim=64, pad_token_id=2),
+    "engram-demo": Preset(
+        layers=(1, 15), max_order=3, heads=8, base_rows=646_400, head_dim=64, pad_token_id=2, published_ids=DEEPSEEK_V3_IDS
+    ),
     # The paper counts blocks from 1 and trains at 2 and 15.
-    "engram-27b": Preset(layers=(1, 14), max_order=3, heads=8, base_rows=2_262_400, head_dim=80, pad_token_id=2),
-    "engram-40b": Preset(layers=(1, 14), max_order=3, heads=8, base_rows=7_239_680, head_dim=80, pad_token_id=2),
+    "engram-27b": Preset(
+        layers=(1, 14), max_order=3, heads=8, base_rows=2_262_400, head_dim=80, pad_token_id=2, published_ids=DEEPSEEK_V3_IDS
+    ),
+    "engram-40b": Preset(
+        layers=(1, 14), max_order=3, heads=8, base_rows=7_239_680, head_dim=80, pad_token_id=2, published_ids=DEEPSEEK_V3_IDS
+    ),
+    "deepseek-v4.1": Preset(
+        layers=(1, 14), max_order=4, heads=8, base_rows=16_000_000, head_dim=256, pad_token_id=2, published_ids=99_092
+    ),
+    # Its configuration counts blocks from 1 (ple_layer_ids [2]).
+    "qwen3.8-ple": Preset(
+        layers=(1,),
+        max_order=3,
+        heads=8,
+        base_rows=20_000_000,
+        head_dim=160,
+        pad_token_id=248_044,
+        seeding="splitmix64",
+        seed=1234,
+        boundary_token_id=248_044,
+        rows_multiple=128,
+        raw_ids=True,
+        published_ids=248_320,
+    ),
 }
 
 

@@ -1,18 +1,20 @@
 """HashSpec: everything an address depends on, valid by construction.
 
-From a spec and a sequence of canonical ids the rows follow with no other input; `hashing/reference.py` says how. The numbers are
-those of the published models (paper, section 2.2; the demo; DeepSeek-V4.1's inference code; Qwen3.8's PLE initialiser).
+From a spec and a sequence of canonical ids the rows follow with no other input; `hashing/reference.py` says how. The numbers
+are those of the published models (paper, section 2.2; the demo; DeepSeek-V4.1's inference code; Qwen3.8's PLE initialiser).
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import accumulate
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from hashing.atomic import write_text
 from hashing.errors import EngramError
 
 Seeding = Literal["numpy", "splitmix64"]
@@ -68,7 +70,7 @@ def seeded_multipliers(
 ) -> tuple[tuple[int, ...], ...]:
     """For each layer, `count` odd multipliers, one per look-back distance, that keep every product below 2**63.
 
-    `numpy` is the demo's and V4.1's rule and numbers a layer by its block; `splitmix64` is Qwen's and numbers its tables from 0.
+    `numpy` is the demo's and V4.1's rule, which numbers a layer by its block; `splitmix64` is Qwen's, with tables from 0.
     """
     bound = multiplier_bound(canonical_size)
 
@@ -115,8 +117,6 @@ class HashSpec:
         for name, value in (("pad id", self.pad_id), ("boundary id", self.boundary_id)):
             if value is not None and not 0 <= value < self.canonical_size:
                 raise EngramError(f"{name} {value} is outside the canonical vocabulary of {self.canonical_size}")
-        if self.rows_multiple < 1:
-            raise EngramError(f"rows_multiple is {self.rows_multiple}, expected at least 1")
 
     def _check_shape(self) -> None:
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
@@ -130,8 +130,9 @@ class HashSpec:
             raise EngramError("primes do not form a block of layers × orders × heads: one is missing or too many")
         if not 2 <= self.max_order <= MAX_ORDER:
             raise EngramError(f"the longest n-gram has {self.max_order} tokens, expected 2 to {MAX_ORDER}")
-        if self.canonical_size < 1:
-            raise EngramError(f"canonical_size is {self.canonical_size}, expected at least 1")
+        for name, value in (("canonical_size", self.canonical_size), ("rows_multiple", self.rows_multiple)):
+            if value < 1:
+                raise EngramError(f"{name} is {value}, expected at least 1")
 
     def _check_primes(self) -> None:
         seen: set[int] = set()
@@ -141,6 +142,9 @@ class HashSpec:
             if prime in seen:
                 raise EngramError(f"modulus {prime} is used twice")
             seen.add(prime)
+        for layer in self.layers:
+            if self.rows(layer) > INT64_MAX:
+                raise EngramError(f"layer {layer} has {self.rows(layer)} rows, more than 64 bits can number")
 
     def _check_multipliers(self) -> None:
         largest = INT64_MAX // max(1, self.canonical_size - 1)
@@ -149,9 +153,12 @@ class HashSpec:
                 raise EngramError(f"layer {layer} has {len(multipliers)} multipliers, expected {self.max_order}")
             for m in multipliers:
                 if not 0 < m <= largest:
-                    raise EngramError(f"layer {layer}: multiplier {m} overflows 64 bits over {self.canonical_size} canonical ids")
+                    limit = f"1 to {largest} over {self.canonical_size} canonical ids"
+                    raise EngramError(f"layer {layer}: multiplier {m} would overflow 64 bits, expected {limit}")
         if (self.seeding is None) != (self.seed is None):
             raise EngramError("seeding and seed come together: one is given without the other")
+        if self.seed is not None and self.seed < 0:
+            raise EngramError(f"the seed is {self.seed}, expected 0 or more")
         if self.seeding is not None and self.seed is not None:
             expected = seeded_multipliers(self.seeding, self.seed, self.layers, self.max_order, self.canonical_size)
             if self.multipliers != expected:
@@ -211,14 +218,49 @@ class HashSpec:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(content) - known):
             raise EngramError(f"the hash spec has unknown keys: {', '.join(unknown)}")
-        if missing := sorted({"layers", "primes", "multipliers", "pad_id", "canonical_size", "vocab_fingerprint"} - set(content)):
+        required = {f.name for f in fields(cls) if f.default is MISSING}
+        if missing := sorted(required - set(content)):
             raise EngramError(f"the hash spec lacks {', '.join(missing)}")
+        values: dict[str, Any] = {key: _parsed(key, value) for key, value in content.items()}
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: Path) -> "HashSpec":
+        """Reads a spec's JSON file. Raises EngramError when there is none, or it is not a valid spec."""
         try:
-            nested = {
-                "layers": tuple(int(x) for x in content["layers"]),
-                "primes": tuple(tuple(tuple(int(p) for p in order) for order in layer) for layer in content["primes"]),
-                "multipliers": tuple(tuple(int(m) for m in layer) for layer in content["multipliers"]),
-            }
-        except (TypeError, ValueError) as e:
-            raise EngramError(f"the hash spec's layers, primes or multipliers are not lists of integers: {e}") from e
-        return cls(**{**content, **nested})
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as e:
+            raise EngramError(f"no such file: {path}") from e
+        except (UnicodeDecodeError, json.JSONDecodeError) as e:
+            raise EngramError(f"{path} is not a hash spec: it is not JSON ({e})") from e
+        if not isinstance(content, dict):
+            raise EngramError(f"{path} is not a hash spec: it holds a {type(content).__name__}, expected an object")
+        return cls.from_json(content)
+
+    def save(self, path: Path) -> None:
+        write_text(path, json.dumps(self.to_json(), sort_keys=True, indent=1) + "\n")
+
+
+DEPTHS = {"layers": 1, "primes": 3, "multipliers": 2}  # of nested lists
+
+
+def _parsed(key: str, value: Any) -> Any:
+    """A field's value from JSON: lists as tuples, everything of the type it should be. Raises EngramError."""
+    if value is None and key in {"boundary_id", "seed", "seeding"}:
+        return None
+    if key == "vocab_fingerprint" and not isinstance(value, str):
+        raise EngramError(f"the hash spec's {key} is {value!r}, expected a text")
+    if key == "seeding" and value not in get_args(Seeding):
+        raise EngramError(f"the hash spec's {key} is {value!r}, expected {' or '.join(get_args(Seeding))}")
+    if key in {"vocab_fingerprint", "seeding"}:
+        return value
+    return _integers(key, value, DEPTHS.get(key, 0))
+
+
+def _integers(key: str, value: Any, depth: int) -> Any:
+    if depth and isinstance(value, list | tuple):
+        return tuple(_integers(key, item, depth - 1) for item in value)
+    if depth or not isinstance(value, int) or isinstance(value, bool):
+        kind = "a list" if depth else "an integer"
+        raise EngramError(f"the hash spec's {key} holds {value!r}, expected {kind}")
+    return value

@@ -23,7 +23,9 @@ def load_tokenizer(source: str) -> Tokenizer:
     if path.exists():
         return _read_tokenizer(path)
     if source.count("/") > 1 or source.endswith(".json") or source.startswith((".", "/", "~")) or Path(source).is_dir():
-        raise EngramError(f"no such file: {path}", hint="name a tokenizer.json, a folder holding one, or a hub id such as owner/name")
+        raise EngramError(
+            f"no such file: {path}", hint="name a tokenizer.json, a folder holding one, or a hub id such as owner/name"
+        )
     return _fetch_tokenizer(source)
 
 
@@ -34,14 +36,14 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         raise EngramError(f"{path} is not a tokenizer: it is not UTF-8 text") from e
     try:
         return Tokenizer.from_str(text)
-    except Exception as e:  # noqa: BLE001 - the library raises the bare class for every malformed file
+    except Exception as e:  # the library raises the bare class for every malformed file
         raise EngramError(f"{path} is not a tokenizer.json that the tokenizers library reads: {e}") from e
 
 
 def _fetch_tokenizer(identifier: str) -> Tokenizer:
     try:
         return Tokenizer.from_pretrained(identifier)
-    except Exception as e:  # noqa: BLE001 - the library raises the bare class for every failed download
+    except Exception as e:  # the library raises the bare class for every failed download
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise EngramError(
             f'no file or folder is called "{identifier}", and the hub did not give a tokenizer of that name: {reason}',

@@ -1,8 +1,7 @@
 """The canonical vocabulary: tokens that read alike share an id (tokenizer compression; paper, section 2.2).
 
-For each token id in order, its text is the decode of that single id. A text with U+FFFD is a fragment of a character: its key
-is the raw vocabulary string. Any other key is the normalised text, or the text itself where normalising leaves nothing.
-Canonical ids are handed out in order of first appearance of a key.
+For each token id in order, its text is the decode of that single id, and a rule (`hashing/rule.py`) gives the text a key.
+Canonical ids are handed out in order of first appearance of a key. An id without a token takes part like any other.
 
 `vocab.parquet` is the format: columns token_id (int32), token, text, canonical_id (int32), key, one row per token id in order;
 `engram.rule` and `engram.fingerprint` in the file's metadata.
@@ -17,39 +16,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tokenizers import Regex, Tokenizer, normalizers
+from tokenizers import Tokenizer
 
 from hashing.atomic import atomic_path
 from hashing.errors import EngramError
-
-RULE = "engram"
-LONE_SPACE = "\ue000"
+from hashing.rule import ENGRAM, Rule
 
 SCHEMA = pa.schema(
-    [("token_id", pa.int32()), ("token", pa.string()), ("text", pa.string()), ("canonical_id", pa.int32()), ("key", pa.string())]
+    [
+        ("token_id", pa.int32()),
+        ("token", pa.string()),
+        ("text", pa.string()),
+        ("canonical_id", pa.int32()),
+        ("key", pa.string()),
+    ]
 )
-
-
-def engram_normalizer() -> normalizers.Sequence:
-    """The published normaliser, step by step; the lone space is parked in a private code point while the ends are stripped."""
-    return normalizers.Sequence(
-        [
-            normalizers.NFKC(),
-            normalizers.NFD(),
-            normalizers.StripAccents(),
-            normalizers.Lowercase(),
-            normalizers.Replace(Regex(r"[ \t\r\n]+"), " "),
-            normalizers.Replace(Regex(r"^ $"), LONE_SPACE),
-            normalizers.Strip(),
-            normalizers.Replace(LONE_SPACE, " "),
-        ]
-    )
-
-
-def canonical_key(token: str, text: str, normalizer: normalizers.Sequence) -> str:
-    if "\ufffd" in text:
-        return token
-    return normalizer.normalize_str(text) or text
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +41,31 @@ class CanonicalVocab:
     texts: tuple[str, ...]
     mapping: NDArray[np.int32]  # (tokens,) canonical id of each token id
     keys: tuple[str, ...]  # one per canonical id
+    rule: str = ENGRAM.name
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
         if not len(self.tokens) == len(self.texts) == len(self.mapping):
-            raise EngramError(f"{len(self.tokens)} tokens, {len(self.texts)} texts and {len(self.mapping)} canonical ids do not fit")
+            sizes = f"{len(self.tokens)} tokens, {len(self.texts)} texts and {len(self.mapping)} canonical ids"
+            raise EngramError(f"a vocabulary of {sizes}: expected as many of each")
         firsts = np.sort(np.unique(self.mapping, return_index=True)[1])
         if not np.array_equal(self.mapping[firsts], np.arange(len(self.keys))):
             raise EngramError("canonical ids are not in order of first appearance")
-        content = json.dumps([RULE, self.keys], ensure_ascii=True).encode() + self.mapping.astype("<i4").tobytes()
+        content = json.dumps([self.rule, self.keys], ensure_ascii=True).encode() + self.mapping.astype("<i4").tobytes()
         object.__setattr__(self, "fingerprint", hashlib.sha256(content).hexdigest()[:16])
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: Tokenizer) -> "CanonicalVocab":
+    def from_tokenizer(cls, tokenizer: Tokenizer, rule: Rule = ENGRAM) -> "CanonicalVocab":
         size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if size == 0:
             raise EngramError("the tokenizer has no tokens")
         tokens = tuple(tokenizer.id_to_token(i) or "" for i in range(size))
         texts = tuple(tokenizer.decode_batch([[i] for i in range(size)], skip_special_tokens=False))
-        normalizer = engram_normalizer()
+        if rule.normalizer is None:
+            return cls(tokens, texts, np.arange(size, dtype=np.int32), texts, rule.name)
         ids: dict[str, int] = {}
-        mapping = [
-            ids.setdefault(canonical_key(token, text, normalizer), len(ids)) for token, text in zip(tokens, texts, strict=True)
-        ]
-        return cls(tokens, texts, np.array(mapping, np.int32), tuple(ids))
+        mapping = [ids.setdefault(rule.key(token, text), len(ids)) for token, text in zip(tokens, texts, strict=True)]
+        return cls(tokens, texts, np.array(mapping, np.int32), tuple(ids), rule.name)
 
     @property
     def size(self) -> int:
@@ -119,15 +101,15 @@ class CanonicalVocab:
         keys = [self.keys[i] for i in self.mapping]
         columns = [range(len(self.tokens)), self.tokens, self.texts, self.mapping, keys]
         table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], SCHEMA)
-        table = table.replace_schema_metadata({"engram.rule": RULE, "engram.fingerprint": self.fingerprint})
+        table = table.replace_schema_metadata({"engram.rule": self.rule, "engram.fingerprint": self.fingerprint})
         with atomic_path(path) as partial, partial.open("wb") as file:
-            pq.write_table(table, file)  # type: ignore[no-untyped-call]
+            pq.write_table(table, file)
 
     @classmethod
     def load(cls, path: Path) -> "CanonicalVocab":
         """Raises EngramError when the file is missing, is no vocabulary, or its content is not what its fingerprint says."""
         try:
-            table = pq.read_table(path)  # type: ignore[no-untyped-call]
+            table = pq.read_table(path)
         except FileNotFoundError as e:
             raise EngramError(f"no such file: {path}", hint="make one with engram build-vocab") from e
         except pa.ArrowInvalid as e:
@@ -137,7 +119,7 @@ class CanonicalVocab:
             raise EngramError(f"{path} is not a canonical vocabulary; its columns are {', '.join(table.column_names)}")
         vocab = cls._from_table(table)
         if vocab.fingerprint != (stored := metadata[b"engram.fingerprint"].decode()):
-            raise EngramError(f"{path} was altered: its content has fingerprint {vocab.fingerprint}, its metadata says {stored}")
+            raise EngramError(f"{path} was altered: its content has fingerprint {vocab.fingerprint}, its metadata has {stored}")
         return vocab
 
     @classmethod
@@ -145,4 +127,5 @@ class CanonicalVocab:
         mapping = table["canonical_id"].to_numpy()
         firsts = np.sort(np.unique(mapping, return_index=True)[1])
         keys = tuple(table["key"].take(firsts).to_pylist())
-        return cls(tuple(table["token"].to_pylist()), tuple(table["text"].to_pylist()), mapping, keys)
+        rule = (table.schema.metadata or {})[b"engram.rule"].decode()
+        return cls(tuple(table["token"].to_pylist()), tuple(table["text"].to_pylist()), mapping, keys, rule)
