@@ -34,18 +34,18 @@ def hash_text(
     hasher = Hasher(rule)
     rows = {layer: hasher.rows(layer, canonical)[0].tolist() for layer in rule.layers}
     if json:
-        print_json(
-            {"tokens": encoding.tokens, "token_ids": encoding.ids, "canonical_ids": canonical[0].tolist(), "rows": rows}
-        )
+        print_json({"tokens": encoding.tokens, "token_ids": encoding.ids, "canonical_ids": canonical[0].tolist(), "rows": rows})
         return
     names = [vocab.keys[i] for i in canonical[0]]
-    columns = [f"{order}-gram head {head}" for order in rule.orders for head in range(rule.heads)]
     print_table(
         "Tokens",
         ("token", "canonical key", "token id", "canonical id"),
         ((repr(vocab.texts[i]), repr(name), i, int(c)) for i, name, c in zip(encoding.ids, names, canonical[0], strict=True)),
         left=2,
     )
+    heads = [f"head {head}" for head in range(rule.heads)]
     for layer, table in rows.items():
-        shown = ((repr(vocab.texts[i]), *row) for i, row in zip(encoding.ids, table, strict=True))
-        print_table(f"Rows in layer {layer}", ("token", *columns), shown)
+        for position, order in enumerate(rule.orders):
+            part = slice(position * rule.heads, (position + 1) * rule.heads)
+            shown = ((repr(vocab.texts[i]), *row[part]) for i, row in zip(encoding.ids, table, strict=True))
+            print_table(f"Layer {layer}, rows of the {order}-gram that ends at", ("token", *heads), shown)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from engram_cli import build_vocab, hash
+from engram_cli import build_vocab, demo, generate, hash, inspect, serve, train
 from hashing.errors import EngramError
 
 app = typer.Typer(
@@ -16,6 +16,11 @@ app = typer.Typer(
 )
 app.command("build-vocab")(build_vocab.build_vocab)
 app.command("hash")(hash.hash_text)
+app.command("train")(train.train)
+app.command("generate")(generate.generate)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.add_typer(inspect.app, name="inspect")
 
 
 def main() -> None:

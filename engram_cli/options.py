@@ -1,9 +1,13 @@
 """Options that several commands share, each described once."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+
+if TYPE_CHECKING:
+    from runtime.placement import PlacementName
 
 RunDir: TypeAlias = Annotated[Path, typer.Option("--run", help="The run: the folder that commands pass on.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
@@ -14,5 +18,36 @@ CorpusPaths: TypeAlias = Annotated[
 ]
 TextKey: TypeAlias = Annotated[str, typer.Option(help="Key of the text in JSONL lines.")]
 TextColumn: TypeAlias = Annotated[str, typer.Option(help="Column of the text in Parquet files.")]
+
+
+class PlacementChoice(StrEnum):
+    device = "device"
+    host = "host"
+    disk = "disk"
+
+
+PlacementOption: TypeAlias = Annotated[
+    PlacementChoice | None,
+    typer.Option("--placement", help="Where the tables live: on the compute device, in host memory, on disk."),
+]
+Offload: TypeAlias = Annotated[
+    bool,
+    typer.Option("--offload", help="Move the tables off the compute device: to host memory from a GPU, to disk from a CPU."),
+]
+
+
+def chosen_placement(placement: PlacementChoice | None, offload: bool) -> "PlacementName":
+    from hashing.errors import UsageError
+    from runtime.placement import offloaded
+    from runtime.trainer import default_device
+
+    if placement is not None and offload:
+        raise UsageError(
+            "--offload and --placement are both given", hint="--placement says exactly what --offload chooses for you"
+        )
+    if placement is not None:
+        return placement.value
+    return offloaded(default_device()) if offload else "device"
+
 
 DEFAULT_RUN = Path("runs/default")

@@ -2,17 +2,15 @@
 
     train/step-<n>/   model.safetensors · tables.zarr · optimizer.safetensors
 
-The folder appears whole or not at all, and only then are older ones removed, so a kill at any moment leaves one to go on from. The
-model and tables that the other commands use are hard links to those of the newest checkpoint; both carry its step and the spec's
-fingerprint, and are refused when theirs differ.
+The folder appears whole or not at all, and only then are older ones removed, so a kill at any moment leaves one to go on
+from. The model and tables that the other commands use are hard links to those of the newest checkpoint; both carry its step
+and the spec's fingerprint, and are refused when theirs differ.
 """
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -114,24 +112,13 @@ def publish(run: Run, folder: Path) -> None:
         shutil.copytree(folder / "tables.zarr", partial, copy_function=os.link)
 
 
-def load_config(run: Run) -> dict[str, Any]:
-    run.require(run.config_path, "train")
-    try:
-        content = json.loads(run.config_path.read_text())
-    except json.JSONDecodeError as e:
-        raise EngramError(f"{run.config_path} is not JSON: {e.msg} at line {e.lineno}") from e
-    if not isinstance(content, dict) or "model" not in content:
-        raise EngramError(f'{run.config_path} has no "model"; expected the file that engram train wrote')
-    return content
-
-
 def load_run(run: Run, device: torch.device) -> tuple[LanguageModel, TableStore, CanonicalVocab]:
     """The trained model, its tables and its vocabulary.
 
     Raises EngramError when one is missing, or the three are not of one training.
     """
     vocab = run.vocab()
-    config = ModelConfig.from_json(load_config(run)["model"])
+    config = ModelConfig.from_json(run.config()["model"])
     run.require(run.model_path, "train")
     run.require(run.tables_path, "train --resume")
     store = TableStore.open(run.tables_path)

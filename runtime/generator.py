@@ -59,13 +59,13 @@ class Generator:
         """New token ids, ending before an end-of-text token."""
         decoding = Decoding(self)
         pick = Picker(sampling)
-        logits = decoding.feed(prompt)
+        following = prompt
         for _ in range(sampling.max_tokens):
-            token = pick(logits)
+            token = pick(decoding.feed(following))
             if token == self.end_id:
                 return
             yield token
-            logits = decoding.feed([token])
+            following = [token]
 
     def text(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[tuple[str, int]]:
         """Pieces of text with the token ids consumed for each, cut before the first stop string."""

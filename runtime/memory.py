@@ -7,8 +7,8 @@ For each of M residual streams, with e the concatenated vectors of a position an
     v_m   = gate(s) · value
     out_m = v_m + SiLU(conv(RMSNorm(v_m)))         depthwise, causal, dilated by the longest order
 
-The convolution is written as shifted products: four multiply-adds are faster than a depthwise conv1d on a CPU and take the values
-that precede the sequence as they are, so decoding in pieces computes what the whole sequence would.
+The convolution is written as shifted products: four multiply-adds are faster than a depthwise conv1d on a CPU and take the
+values that precede the sequence as they are, so decoding in pieces computes what the whole sequence would.
 """
 
 from collections.abc import Mapping

@@ -1,10 +1,11 @@
 """A decoder-only Transformer with Engram memory at chosen blocks.
 
-RMSNorm, rotary positions, scaled-dot-product attention, SwiGLU. A block with memory adds the module's output to the residual stream
-before its attention. The model never hashes and never reads a table: it asks for a layer's vectors when it gets there.
+RMSNorm, rotary positions, scaled-dot-product attention, SwiGLU. A block with memory adds the module's output to the
+residual stream before its attention. The model never hashes and never reads a table: it asks for a layer's vectors when it
+gets there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -162,11 +163,12 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden)
-        self.blocks = nn.ModuleList(Block(config, i in config.memory_layers) for i in range(config.blocks))
+        blocks = [Block(config, i in config.memory_layers) for i in range(config.blocks)]
+        self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.norm = RMSNorm(config.hidden)
         self.head = nn.Linear(config.hidden, config.vocab_size, bias=False)
         self.apply(self._initialise)
-        for block in self.blocks:
+        for block in blocks:
             for last in (block.attention.out, block.ffn.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * config.blocks) ** 0.5)
         if config.tied:
@@ -189,10 +191,10 @@ class LanguageModel(nn.Module):
 
         Logits are made for a few positions at a time: those of a whole batch would be the largest tensor of a step by far.
         """
-        hidden = self.hidden_states(token_ids, vectors).flatten(0, 1).split(LOSS_POSITIONS)
+        hidden = torch.split(self.hidden_states(token_ids, vectors).flatten(0, 1), LOSS_POSITIONS)
         parts = [
             functional.cross_entropy(self.head(h).float(), t, reduction="sum")
-            for h, t in zip(hidden, targets.flatten().split(LOSS_POSITIONS), strict=True)
+            for h, t in zip(hidden, torch.split(targets.flatten(), LOSS_POSITIONS), strict=True)
         ]
         return torch.stack(parts).sum() / targets.numel()
 

@@ -1,8 +1,8 @@
 """Where rows live while a model runs, and how they reach it.
 
-`device` holds the tables on the compute device. `host` holds them in main memory and `disk` leaves them in the mapped store; for both,
-a background thread gathers a step's rows as soon as its tokens are known, and the model waits only when it gets to the layer. The
-vectors are the same numbers in all three, so the logits are too.
+`device` holds the tables on the compute device. `host` holds them in main memory and `disk` leaves them in the mapped
+store; for both, a background thread gathers a step's rows as soon as its tokens are known, and the model waits only when it
+gets to the layer. The vectors are the same numbers in all three, so the logits are too.
 """
 
 from collections.abc import Callable, Mapping

@@ -55,7 +55,9 @@ class Preset:
 
 TINY = MEMORY_PRESETS["tiny"]
 PRESETS = {
-    "nano": Preset(replace(TINY, layers=(1,), base_rows=2_000, head_dim=8), 64, 2, 2, 128, Recipe(60, 4, 64, 3e-3, evaluations=2)),
+    "nano": Preset(
+        replace(TINY, layers=(1,), base_rows=2_000, head_dim=8), 64, 2, 2, 128, Recipe(60, 4, 64, 3e-3, evaluations=2)
+    ),
     "tiny": Preset(TINY, 256, 6, 4, 768, Recipe(600, 16, 256, 2e-3)),
 }
 

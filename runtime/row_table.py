@@ -1,8 +1,8 @@
 """A layer's table while it is trained: unique rows are the leaf.
 
-A step reads the batch's unique rows, differentiates with respect to those, and writes those back with their Adam moments. Nothing
-in a step depends on how many rows the table has. Every row counts its own updates, so that the bias correction of a row touched for
-the first time late in training is that of a first step.
+A step reads the batch's unique rows, differentiates with respect to those, and writes those back with their Adam moments.
+Nothing in a step depends on how many rows the table has. Every row counts its own updates, so that the bias correction of a
+row touched for the first time late in training is that of a first step.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,15 @@
 """The run: the folder that commands pass on, and what each file in it is called."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from hashing.errors import EngramError
+from hashing.presets import preset
+from hashing.spec import HashSpec
 from hashing.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
 
@@ -46,6 +50,26 @@ class Run:
     def vocab(self) -> CanonicalVocab:
         self.require(self.vocab_path, "build-vocab")
         return CanonicalVocab.load(self.vocab_path)
+
+    def config(self) -> dict[str, Any]:
+        """What the training was set to. Raises EngramError when there was none."""
+        self.require(self.config_path, "train")
+        try:
+            content = json.loads(self.config_path.read_text())
+        except json.JSONDecodeError as e:
+            raise EngramError(f"{self.config_path} is not JSON: {e.msg} at line {e.lineno}") from e
+        expected = {"model", "spec", "recipe", "precision", "head_dim", "preset"}
+        if not isinstance(content, dict) or set(content) != expected:
+            raise EngramError(
+                f"{self.config_path} is not what engram train writes; expected keys {', '.join(sorted(expected))}"
+            )
+        return content
+
+    def spec(self) -> HashSpec:
+        """The training's; before one, that of the default preset over the run's vocabulary."""
+        if self.config_path.exists():
+            return HashSpec.from_json(self.config()["spec"])
+        return preset("tiny").spec(self.vocab())
 
     def require(self, path: Path, command: str) -> None:
         """Raises EngramError when a file of the run is missing, naming the command that makes it."""

@@ -1,8 +1,8 @@
 """A corpus as token ids on disk, and the batches of each training step.
 
-`train/tokens/` holds `train.bin` and `validation.bin`, little-endian int32 token ids of all documents end to end, and `tokens.json`,
-written last, with their lengths and bytes of text. A batch follows from the seed and the step alone, so nothing has to be saved to
-resume: every epoch visits each window of `length` tokens once, in a fresh order.
+`train/tokens/` holds `train.bin` and `validation.bin`, little-endian int32 token ids of all documents end to end, and
+`tokens.json`, written last, with their lengths and bytes of text. A batch follows from the seed and the step alone, so
+nothing has to be saved to resume: every epoch visits each window of `length` tokens once, in a fresh order.
 """
 
 import json

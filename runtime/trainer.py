@@ -1,7 +1,8 @@
 """Training: one pass over the recipe's steps, interruptible at any moment.
 
-A step addresses its batch, reads the unique rows of each layer as leaves, and updates those by Adam and everything else by AdamW.
-On a CPU with bfloat16 matrix units, and on a GPU, products are computed in bfloat16 (autocast); the run remembers which.
+A step addresses its batch, reads the unique rows of each layer as leaves, and updates those by Adam and everything else by
+AdamW. On a CPU with bfloat16 matrix units, and on a GPU, products are computed in bfloat16 (autocast); the run remembers
+which.
 """
 
 import json
@@ -23,7 +24,7 @@ from hashing.errors import EngramError
 from hashing.hasher import Hasher
 from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
-from runtime.checkpoint import State, latest_checkpoint, load_checkpoint, load_config, publish, save_checkpoint
+from runtime.checkpoint import State, latest_checkpoint, load_checkpoint, publish, save_checkpoint
 from runtime.model import LanguageModel, ModelConfig, Vectors
 from runtime.presets import Precision, Preset, Recipe
 from runtime.row_table import RowTable
@@ -82,7 +83,7 @@ class Trainer:
 
     @classmethod
     def start(
-        cls, run: Run, preset: Preset, name: str, corpus: Corpus, advance: Callable[[int], None] = lambda documents: None
+        cls, run: Run, preset: Preset, name: str, corpus: Corpus, advance: Callable[[int], None] = lambda _: None
     ) -> "Trainer":
         """Encodes the corpus (`advance` hears of each document) and sets out; what an earlier training left is removed."""
         tokenizer, vocab = run.tokenizer(), run.vocab()
@@ -117,11 +118,11 @@ class Trainer:
     @classmethod
     def resume(cls, run: Run) -> "Trainer":
         """From the newest checkpoint, or from the start where a kill came before the first one."""
-        config, vocab = load_config(run), run.vocab()
-        spec = HashSpec.from_json(config["spec"])
+        config, vocab = run.config(), run.vocab()
+        spec = run.spec()
         if spec.vocab_fingerprint != vocab.fingerprint:
             raise EngramError(
-                f"the training in {run.folder} uses vocabulary {spec.vocab_fingerprint}, but vocab.parquet is {vocab.fingerprint}",
+                f"the training in {run.folder} uses vocabulary {spec.vocab_fingerprint}, vocab.parquet is {vocab.fingerprint}",
                 hint="put the vocabulary back, or start again with engram train --force",
             )
         trainer = cls(run, config, spec, vocab, Tokens.open(run.train_folder / "tokens"))

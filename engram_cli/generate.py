@@ -1,0 +1,59 @@
+"""`engram generate`: text from a trained run."""
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from engram_cli.options import DEFAULT_RUN, Json, Offload, PlacementOption, RunDir
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the text begins with.")],
+    max_tokens: Annotated[int, typer.Option(min=1, help="At most so many new tokens.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token every time.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample among the likeliest tokens that sum to this.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sampling.")] = None,
+    offload: Offload = False,
+    placement: PlacementOption = None,
+    run: RunDir = DEFAULT_RUN,
+    json: Json = False,
+) -> None:
+    """Continue a text.
+
+    Example: engram generate "def __init__(self"
+
+    Example: engram generate "import " --temperature 0.8 --offload --json
+    """
+    from engram_cli.options import chosen_placement
+    from engram_cli.output import note, print_json
+    from runtime.generator import Generator, Sampling
+    from runtime.run import Run
+
+    where = chosen_placement(placement, offload)
+    generator = Generator.load(Run(run), where)
+    sampling = Sampling(max_tokens, temperature, top_p, seed)
+    prompt_ids, pieces, tokens, begin = generator.encode(prompt), [], 0, time.perf_counter()
+    if not json:
+        sys.stdout.write(prompt)
+    for piece, count in generator.text(prompt_ids, sampling):
+        pieces.append(piece)
+        tokens += count
+        if not json:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    speed = tokens / (time.perf_counter() - begin)
+    if json:
+        print_json(
+            {
+                "prompt": prompt,
+                "text": "".join(pieces),
+                "tokens": tokens,
+                "placement": where,
+                "tokens_per_sec": speed,
+            }
+        )
+        return
+    print()
+    note(f"{tokens} tokens, {speed:,.0f} tokens/s, tables on {where}")

@@ -1,0 +1,55 @@
+"""`engram serve`: an OpenAI-style HTTP server over a trained run."""
+
+import socket
+from typing import Annotated
+
+import typer
+
+from engram_cli.options import DEFAULT_RUN, Offload, PlacementOption, RunDir
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    offload: Offload = False,
+    placement: PlacementOption = None,
+    run: RunDir = DEFAULT_RUN,
+) -> None:
+    """Serve completions over HTTP: POST /v1/completions, GET /v1/models, GET /health.
+
+    Example: engram serve --offload
+
+    Example: engram serve --port 9000 --placement disk --run runs/mine
+    """
+    import uvicorn
+
+    from engram_cli.options import chosen_placement
+    from engram_cli.output import note
+    from runtime.generator import Generator
+    from runtime.run import Run
+    from runtime.server import build_app
+
+    with _listen(host, port) as listener:
+        where = chosen_placement(placement, offload)
+        name = run.resolve().name
+        app = build_app(Generator.load(Run(run), where), name)
+        note(f"serving {name} with its tables on {where} at http://{host}:{listener.getsockname()[1]}")
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Takes the port before the model is loaded, so that an occupied one is known at once."""
+    from hashing.errors import EngramError
+
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as e:
+        listener.close()
+        raise EngramError(
+            f"cannot listen on {host}:{port}: {e.strerror}", hint="--port names another; 0 takes a free one"
+        ) from e
+    return listener
