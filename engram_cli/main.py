@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from engram_cli import build_vocab, demo, generate, hash, inspect, serve, train
+from engram_cli import bench, build_vocab, demo, generate, hash, inspect, serve, table, train
 from hashing.errors import EngramError
 
 app = typer.Typer(
@@ -21,6 +21,8 @@ app.command("generate")(generate.generate)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(inspect.app, name="inspect")
+app.add_typer(table.app, name="table")
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

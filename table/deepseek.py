@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hashing.errors import EngramError
+from hashing.presets import NO_VOCAB
 from hashing.spec import HashSpec, assign_primes, seeded_multipliers
 from hashing.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
@@ -72,7 +73,7 @@ def _spec(config: Config, folder: Folder, vocab: CanonicalVocab | None) -> HashS
         multipliers=seeded_multipliers("numpy", SEED, blocks, order, canonical_size),
         pad_id=pad,
         canonical_size=canonical_size,
-        vocab_fingerprint=vocab.fingerprint if vocab else "",
+        vocab_fingerprint=vocab.fingerprint if vocab else NO_VOCAB,
         seeding="numpy",
         seed=SEED,
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.errors import EngramError
+from hashing.presets import NO_VOCAB
 from hashing.rule import IDENTITY
 from hashing.spec import HashSpec, assign_primes, seeded_multipliers
 from hashing.tokenizer import load_tokenizer
@@ -58,7 +59,9 @@ def read_qwen(path: Path, tokenizer: Path | None = None) -> Checkpoint:
 
 
 def _fingerprint(tokenizer: Path) -> str:
-    return CanonicalVocab.from_tokenizer(load_tokenizer(str(tokenizer)), IDENTITY).fingerprint if tokenizer.exists() else ""
+    return (
+        CanonicalVocab.from_tokenizer(load_tokenizer(str(tokenizer)), IDENTITY).fingerprint if tokenizer.exists() else NO_VOCAB
+    )
 
 
 def _embedding(folder: Folder, block: int) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.errors import EngramError
+from hashing.presets import NO_VOCAB
 from hashing.spec import HashSpec
 from table.checksum import crc_text
 from table.encoding import ENCODINGS, Encoding, Records
@@ -66,10 +67,16 @@ class TableStore:
         """Apparent size of all rows."""
         return self.total_rows * self.row_bytes
 
+    @property
+    def vocab_fingerprint(self) -> str | None:
+        """None where no tokenizer was known."""
+        fingerprint = self.spec.vocab_fingerprint
+        return None if fingerprint == NO_VOCAB else fingerprint
+
     def check_vocab(self, fingerprint: str) -> None:
         """Raises EngramError when the store was addressed with another vocabulary, or does not know with which."""
-        own = self.spec.vocab_fingerprint
-        if not own:
+        own = self.vocab_fingerprint
+        if own is None:
             raise EngramError(
                 f"{self.path} does not know its vocabulary: it was made without a tokenizer",
                 hint="make it again with --tokenizer",
