@@ -19,9 +19,7 @@ app = typer.Typer(help="Make, import, check, convert and export tables.", no_arg
 
 StorePath = Annotated[Path | None, typer.Argument(help="The table store. Default: the run's.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where the store is written. Default: the run's tables.")]
-EncodingName = Annotated[
-    str, typer.Option("--encoding", help="How rows are stored, such as bfloat16, e4m3-e8m0, int8 or int4.")
-]
+EncodingName = Annotated[str, typer.Option("--encoding", help="How rows are stored: bfloat16, e4m3-e8m0, int8, int4 …")]
 TokenizerPath = Annotated[Path | None, typer.Option(help="The tokenizer.json, if it does not lie in the checkpoint's folder.")]
 SpecName = Annotated[str, typer.Option("--spec", help="A named hash spec, or the path of one in JSON.")]
 VocabPath = Annotated[Path | None, typer.Option("--vocab", help="The vocab.parquet that rows are addressed with.")]
@@ -145,9 +143,7 @@ def _info(store: "TableStore") -> dict[str, Any]:
 
 @app.command("verify")
 def verify(
-    path: Annotated[
-        Path | None, typer.Argument(help="A store, or the folder of a checkpoint. Default: the run's tables.")
-    ] = None,
+    path: Annotated[Path | None, typer.Argument(help="A store, or a checkpoint's folder. Default: the run's tables.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Read every byte, not only what is small.")] = False,
     tokenizer: TokenizerPath = None,
     run: RunDir = DEFAULT_RUN,
@@ -215,7 +211,7 @@ def import_(
             store = plan.run(place, advance)
         _print_info(store, json)
         return
-    content = {
+    content: dict[str, Any] = {
         "path": str(place),
         "kind": checkpoint.kind,
         "encoding": plan.encoding.name,
