@@ -1,4 +1,4 @@
-"""The demo's state dict in torch's own file format, as a checkpoint to import. Only tensors are unpickled; rows stay on disk."""
+"""The demo's state dict in torch's own file format. Only tensors are unpickled, and rows stay on disk until they are read."""
 
 import pickle
 from pathlib import Path

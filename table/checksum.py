@@ -36,14 +36,25 @@ ZERO_BLOCK = crc32c(bytes(BLOCK_BYTES))
 
 
 def flipped_byte(kept: int, found: int, length: int) -> int | None:
-    """Where in `length` bytes the one bit is whose flip turned checksum `kept` into `found`; None: more than one differs."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, table >> 1 ^ POLYNOMIAL, table >> 1).astype(np.uint32)
-    difference = np.uint32(kept ^ found)
-    states = table[1 << np.arange(8)]  # what each bit of the last byte changes
+    """Where in `length` bytes the one bit is whose flip turned checksum `kept` into `found`; None: more than one differs.
+
+    The difference that a bit makes at the end of the block is stepped back byte by byte until it is that of a single bit.
+    """
+    table = _byte_table()
+    index_of_top = {entry >> 24: index for index, entry in enumerate(table)}
+    ends = {table[1 << bit] for bit in range(8)}
+    difference = kept ^ found
     for position in range(length - 1, -1, -1):
-        if (states == difference).any():
+        if difference in ends:
             return position
-        states = states >> np.uint32(8) ^ table[states & np.uint32(255)]
+        index = index_of_top[difference >> 24]
+        difference = ((difference ^ table[index]) << 8 & 0xFFFFFFFF) | index
     return None
+
+
+def _byte_table() -> list[int]:
+    """What a byte in the lowest place becomes after eight steps of the shift register."""
+    table = list(range(256))
+    for _ in range(8):
+        table = [value >> 1 ^ (POLYNOMIAL if value & 1 else 0) for value in table]
+    return table

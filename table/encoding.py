@@ -229,6 +229,16 @@ def _largest(values, i, first, last):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
+def _largest_number(values, i, first, last):  # type: ignore[no-untyped-def]
+    """Of the magnitudes, NaN left out."""
+    largest = np.float32(0)
+    for j in range(first, last):
+        if abs(values[i, j]) > largest:
+            largest = abs(values[i, j])
+    return largest
+
+
+@njit(inline="always")
 def _bfloat16_bits(value):  # type: ignore[no-untyped-def]
     """Nearest even, saturating below infinity."""
     bits = bits_of_float(value)
@@ -277,8 +287,7 @@ def _encode_e4m3_e8m0(values, scale, words):  # type: ignore[no-untyped-def]
     for i in range(values.shape[0]):
         for first in range(0, columns, GROUP):
             last = min(first + GROUP, columns)
-            largest = _largest(values, i, first, last)
-            exponent = _e8m0_exponent(largest)
+            exponent = _e8m0_exponent(_largest_number(values, i, first, last))
             words[i, columns + first // GROUP] = exponent
             for j in range(first, last):
                 quotient = np.float64(values[i, j]) * 2.0 ** (127 - exponent)

@@ -59,6 +59,7 @@ class StoreWriter:
         return root.is_file() and root.read_bytes() == self._plan
 
     def _begin(self, mapping: NDArray[np.int32]) -> None:
+        (self.partial / "zarr.json").unlink(missing_ok=True)  # first, so that what is half removed does not pass for a store
         remove(self.partial)
         self.partial.mkdir(parents=True)
         for folder, content in self.manifest.nodes():
