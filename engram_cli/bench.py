@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engram_cli.bench_gather import bench_gather
 from engram_cli.options import Json
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ app = typer.Typer(help="Measure speed on this machine, against a plain form of t
 @app.callback()
 def bench() -> None:
     """Measure speed on this machine, against a plain form of the same thing."""
+
+
+app.command("gather")(bench_gather)
 
 
 @app.command("hash")

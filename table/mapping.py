@@ -24,14 +24,26 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 
 
 def _map(address: int | None, size: int, flags: int, descriptor: int) -> int:
     result = libc.mmap(address, size, mmap.PROT_READ, flags, descriptor, 0)
     if result == MAP_FAILED:
-        code = ctypes.get_errno()
-        raise OSError(code, f"cannot map {size} bytes: {os.strerror(code)}")
+        raise _error(f"map {size} bytes")
     return int(result)
+
+
+def _error(what: str) -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, f"cannot {what}: {os.strerror(code)}")
+
+
+def check(result: int, what: str) -> None:
+    """Raises OSError when a call of the C library failed."""
+    if result != 0:
+        raise _error(what)
 
 
 def map_shards(shards: Sequence[Path | None], shard_bytes: int) -> NDArray[np.uint8]:
