@@ -7,10 +7,13 @@ the old content, the new, or none; what an interrupted writer leaves behind says
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from hashing.errors import EngramError
+
+SYNCED_AT_ONCE = 16
 
 
 def partial_path(path: Path) -> Path:
@@ -39,8 +42,10 @@ def install(partial: Path, path: Path) -> None:
 
     An existing file is replaced in one step; an existing folder is moved aside first, so that for a moment there is none.
     """
-    for file in [partial, *partial.rglob("*")] if partial.is_dir() else [partial]:
-        sync(file)
+    files = [partial, *partial.rglob("*")] if partial.is_dir() else [partial]
+    with ThreadPoolExecutor(SYNCED_AT_ONCE) as threads:  # at once, so that one commit of the file system's journal serves many
+        for _ in threads.map(sync, files):
+            pass
     if partial.is_dir() and path.exists():
         aside = path.with_name(path.name + ".old")
         remove(aside)

@@ -4,9 +4,11 @@ What the store keeps of a file is the file without its tables; its header says w
 store's own, so a store whose rows were edited exports a checkpoint that differs in those rows alone.
 """
 
+import mmap
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,9 +21,10 @@ from table.checkpoint import ENCODING_OF
 from table.checksum import crc32c, extend_crc32c
 from table.encoding import ENCODINGS
 from table.manifest import Cut, OriginFile
+from table.mapping import PAGE_BYTES
 from table.safetensors_file import SafetensorsFile, Tensor, parse_header
 from table.store import TableStore
-from table.writer import PIECE_BYTES, THREADS, Progress, quiet, require_space
+from table.writer import PIECE_BYTES, THREADS, Progress, open_for_writing, quiet, require_space
 
 TASK_BYTES = 64 << 20
 
@@ -76,9 +79,12 @@ def _write_file(store: TableStore, file: OriginFile, kept: BinaryIO, target: Bin
         end = tensor.end
     _copy(kept, target, header.size - end)
     target.flush()
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="export") as threads:
+    os.posix_fallocate(target.fileno(), 0, header.size)  # blocks that are there can be written by several threads at once
+    direct = open_for_writing(Path(target.name), header.size)
+    with direct, ThreadPoolExecutor(2 * THREADS, thread_name_prefix="export") as threads:
+        place = Place(target.fileno(), direct.fileno())
         tasks = [
-            threads.submit(_write_rows, store, tensor, cut, first, count, target.fileno())
+            threads.submit(_write_rows, store, tensor, cut, first, count, place)
             for tensor, cut in tensors
             for first, count in _pieces(store, tensor, cut)
         ]
@@ -120,25 +126,65 @@ def _pieces(store: TableStore, tensor: Tensor, cut: Cut) -> Iterator[tuple[int, 
         yield first, min(step, rows - first)
 
 
-def _write_rows(store: TableStore, tensor: Tensor, cut: Cut, first: int, count: int, descriptor: int) -> int:
+def _write_rows(store: TableStore, tensor: Tensor, cut: Cut, first: int, count: int, place: "Place") -> int:
     """Writes rows of one plane to their place in the file; gives how many bytes."""
     if cut.plane == "table_scale":
-        write_at(descriptor, tensor.begin, _scale_bytes(store.manifest.layers[cut.layer].scale, tensor.dtype))
+        write_at(place.cached, tensor.begin, _scale_bytes(store.manifest.layers[cut.layer].scale, tensor.dtype))
         return tensor.end - tensor.begin
     codes = store.encoding.code_bytes(store.head_dim)
     columns = slice(0, codes) if cut.plane == "codes" else slice(codes, store.row_bytes)
     width = (tensor.end - tensor.begin) // tensor.shape[0]
     buffer = np.empty((max(1, PIECE_BYTES // store.row_bytes), store.row_bytes), np.uint8)
+    pages = Pages(place, tensor.begin + first * width, len(buffer) * width)
     for done in range(first, first + count, len(buffer)):
         records = buffer[: min(len(buffer), first + count - done)]
         store.read_records(cut.layer, cut.first_row + done, records)
-        write_at(descriptor, tensor.begin + done * width, np.ascontiguousarray(records[:, columns]).reshape(-1))
+        pages.room(len(records) * width).reshape(len(records), width)[:] = records[:, columns]
+        pages.write_whole()
+    pages.write_rest()
     return count * width
 
 
 def _scale_bytes(scale: float, dtype: str) -> NDArray[np.uint8]:
     encoding = ENCODINGS[{"BF16": "bfloat16", "F32": "float32"}[dtype]]
     return encoding.encoded(np.array([[scale]], np.float32))[0].reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One file opened twice: through the page cache, and past it for whole pages."""
+
+    cached: int
+    direct: int
+
+
+class Pages:
+    """Bytes on their way to a range of a file: whole pages go past the page cache, parts of pages at the ends through it."""
+
+    def __init__(self, place: Place, offset: int, most_bytes: int) -> None:
+        """`most_bytes` is how much is asked for at once."""
+        self.place = place
+        self.memory = np.frombuffer(mmap.mmap(-1, most_bytes + 2 * PAGE_BYTES), np.uint8)
+        self.page = offset // PAGE_BYTES * PAGE_BYTES  # place in the file of the memory's begin
+        self.begin = self.end = offset % PAGE_BYTES
+
+    def room(self, count: int) -> NDArray[np.uint8]:
+        """(count,) Where the next bytes are to be put."""
+        self.end += count
+        return self.memory[self.end - count : self.end]
+
+    def write_whole(self) -> None:
+        whole = self.end // PAGE_BYTES * PAGE_BYTES
+        if self.begin and whole:
+            write_at(self.place.cached, self.page + self.begin, self.memory[self.begin : PAGE_BYTES])
+        first = PAGE_BYTES if self.begin else 0
+        write_at(self.place.direct, self.page + first, self.memory[first:whole])
+        if whole:
+            self.memory[: self.end - whole] = self.memory[whole : self.end]
+            self.page, self.begin, self.end = self.page + whole, 0, self.end - whole
+
+    def write_rest(self) -> None:
+        write_at(self.place.cached, self.page + self.begin, self.memory[self.begin : self.end])
 
 
 def write_at(descriptor: int, offset: int, data: NDArray[np.uint8]) -> None:

@@ -19,7 +19,7 @@ from table.checksum import crc32c, extend_crc32c
 from table.deepseek import read_deepseek
 from table.encoding import Encoding, Records
 from table.manifest import Cut, Manifest, Origin, OriginFile, cut_layers
-from table.parts import Part
+from table.parts import Part, scratch
 from table.qwen import read_qwen
 from table.recoding import EncodedRows, Recoding
 from table.safetensors_file import read_header
@@ -171,7 +171,7 @@ def read_records(source: LayerSource, first: int, records: Records) -> None:
         return
     column = 0
     for plane in source.planes:
-        piece = np.empty((len(records), plane[0].width), np.uint8)
+        piece = scratch(len(records), plane[0].width)
         _read_plane(plane, first, piece)
         records[:, column : column + plane[0].width] = piece
         column += plane[0].width

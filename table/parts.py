@@ -1,5 +1,6 @@
 """Rows of one plane of a table, wherever they lie."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -8,6 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.errors import EngramError
+
+_local = threading.local()
+
+
+def scratch(rows: int, width: int) -> NDArray[np.uint8]:
+    """(rows, width) This thread's buffer, free again at the next call: fresh memory would cost page faults."""
+    size = rows * width
+    if getattr(_local, "size", -1) < size:
+        _local.buffer, _local.size = np.empty(size, np.uint8), size
+    buffer: NDArray[np.uint8] = _local.buffer
+    return buffer[:size].reshape(rows, width)
 
 
 class Part(Protocol):

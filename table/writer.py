@@ -1,17 +1,19 @@
 """Writing a store: shard by shard, in bounded memory, by several threads, and from where an interrupted writer stopped.
 
-Everything is written under a `.partial` name. A shard counts as done once its checksums have taken their name, which is after
-the shard itself was flushed to the drive. A writer that finds an unfinished store of the same plan (the same manifest to be,
+Everything is written under a `.partial` name, and flushed to the drive before it takes its own. A shard counts as done once its
+checksums have taken their name. A writer that finds an unfinished store of the same plan (the same manifest to be,
 the same `stamp` of what it is made from) keeps the shards whose bytes still have their checksums; all else is started anew.
 """
 
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from table.manifest import Manifest, checksum_path, row_step, shard_path
 from table.zarr_metadata import group_json
 
 PIECE_BYTES = 2 << 20  # of records in hand per thread: they stay in the processor's cache from reading to writing
+DIRECT_BYTES = 32 << 20
 THREADS = 4  # more than cores, so that some compute while others wait for the drive
 
 Fill = Callable[[int, Records], None]  # fills records (rows, row_bytes) from a first row on
@@ -116,22 +119,23 @@ class StoreWriter:
         if not self._is_done(layer, path, checksums):
             for folder in (path.parent, checksums.parent):
                 folder.mkdir(parents=True, exist_ok=True)
-            with path.open("wb", buffering=0) as file:
+            path.unlink(missing_ok=True)
+            with open_for_writing(path, rows * self.manifest.row_bytes) as file:
                 sums = self._write_records(file, first, rows, fill)
                 file.truncate(self.manifest.shard_bytes(layer))
-                os.fsync(file.fileno())
             rest = np.full(self.manifest.shard_bytes(layer) // BLOCK_BYTES - len(sums), ZERO_BLOCK, np.uint32)
             beside = checksums.with_name("new")
             beside.write_bytes(np.concatenate([sums, rest]).astype("<u4").tobytes())
-            sync(beside)
             beside.replace(checksums)
         progress(rows * self.manifest.row_bytes)
 
-    def _write_records(self, file: BinaryIO, first: int, rows: int, fill: Fill) -> NDArray[np.uint32]:
+    def _write_records(self, file: FileIO, first: int, rows: int, fill: Fill) -> NDArray[np.uint32]:
         """Streams records through one buffer; gives the checksums of the blocks written."""
         row_bytes = self.manifest.row_bytes
         step = row_step(row_bytes)
-        buffer = np.zeros((max(1, PIECE_BYTES // row_bytes // step) * step, row_bytes), np.uint8)
+        piece = max(1, PIECE_BYTES // row_bytes // step) * step
+        memory = mmap.mmap(-1, piece * row_bytes)  # begins at a page, as writing past the page cache demands
+        buffer = np.frombuffer(memory, np.uint8).reshape(piece, row_bytes)
         sums = []
         for done in range(0, rows, len(buffer)):
             count = min(len(buffer), rows - done)
@@ -162,7 +166,17 @@ class StoreWriter:
         return {shard: crc_text(path.read_bytes()) for shard, path in paths.items() if path.is_file()}
 
 
-def write_all(file: BinaryIO, data: NDArray[np.uint8]) -> None:
+def open_for_writing(path: Path, size: int) -> FileIO:
+    """Unbuffered, for `size` bytes. What is large goes past the page cache, where the file system can: that is faster, and
+    pushes nothing else out."""
+    plain = os.O_WRONLY | os.O_CREAT
+    if size >= DIRECT_BYTES and hasattr(os, "O_DIRECT"):
+        with suppress(OSError):
+            return FileIO(os.open(path, plain | os.O_DIRECT, 0o666), "wb")
+    return FileIO(os.open(path, plain, 0o666), "wb")
+
+
+def write_all(file: FileIO, data: NDArray[np.uint8]) -> None:
     """Unbuffered writes may stop short; a full drive raises OSError at the next."""
     view = data.data
     while len(view):
