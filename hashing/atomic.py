@@ -34,28 +34,33 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A name to write a file or folder under; it takes its place at `path` when the block ends without an error.
+def install(partial: Path, path: Path) -> None:
+    """Flushes what was written under `partial` to the drive and gives it the name `path`.
 
     An existing file is replaced in one step; an existing folder is moved aside first, so that for a moment there is none.
     """
+    for file in [partial, *partial.rglob("*")] if partial.is_dir() else [partial]:
+        sync(file)
+    if partial.is_dir() and path.exists():
+        aside = path.with_name(path.name + ".old")
+        remove(aside)
+        path.rename(aside)
+        partial.rename(path)
+        remove(aside)
+    else:
+        partial.replace(path)
+    sync(path.parent)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A name to write a file or folder under; it takes its place at `path` when the block ends without an error."""
     partial = partial_path(path)
     remove(partial)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        for file in [partial, *partial.rglob("*")] if partial.is_dir() else [partial]:
-            sync(file)
-        if partial.is_dir() and path.exists():
-            aside = path.with_name(path.name + ".old")
-            remove(aside)
-            path.rename(aside)
-            partial.rename(path)
-            remove(aside)
-        else:
-            partial.replace(path)
-        sync(path.parent)
+        install(partial, path)
     except BaseException:
         remove(partial)
         raise

@@ -123,7 +123,7 @@ class Corpus:
         import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(file) as table:  # type: ignore[no-untyped-call]
+            with pq.ParquetFile(file) as table:
                 if self.text_column not in table.schema_arrow.names:
                     names = ", ".join(table.schema_arrow.names)
                     raise EngramError(

@@ -20,7 +20,8 @@ Ids = NDArray[np.integer]
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.signedinteger]
 
-POSITIONS_PER_TASK = 1 << 15
+LEAST_POSITIONS = 1 << 14  # of a task; with fewer, starting it costs more than it saves
+TASKS_PER_THREAD = 4  # so that a thread held up by other work leaves its share to the rest
 NO_BOUNDARY = -1  # equals no id that is read: ids below 0 are dead
 
 
@@ -34,11 +35,12 @@ class Hasher:
 
     def __init__(self, spec: HashSpec) -> None:
         self.spec = spec
+        self._pads = (spec.pad_id,) * (spec.max_order - 1)
         self._boundary = NO_BOUNDARY if spec.boundary_id is None else spec.boundary_id
         self._constants = {layer: self._layer_constants(layer) for layer in spec.layers}
 
     def _layer_constants(self, layer: int) -> tuple[object, ...]:
-        multipliers = np.array(self.spec.multipliers[self.spec.layer_index(layer)], np.uint64)
+        multipliers = self.spec.multipliers[self.spec.layer_index(layer)]
         moduli = np.array(self.spec.moduli(layer), np.int64)
         offsets = np.array(self.spec.offsets(layer), np.int64)
         lanes = (0,) * self.spec.heads
@@ -72,12 +74,13 @@ class Hasher:
         sequences = self._sequences(ids, history, starts)
         constants, flat = self._constants[layer], rows.reshape(-1)
 
-        def work(first: int) -> int:
-            last = min(first + POSITIONS_PER_TASK, ids.size)
-            return int(hash_range(*sequences, first, last, *constants, flat))
+        share = max(LEAST_POSITIONS, -(-ids.size // ((os.cpu_count() or 1) * TASKS_PER_THREAD)))
 
-        run = map if ids.size <= POSITIONS_PER_TASK else _threads().map
-        self._check_largest(max(run(work, range(0, ids.size, POSITIONS_PER_TASK)), default=-1))
+        def work(first: int) -> int:
+            return int(hash_range(*sequences, first, min(first + share, ids.size), *constants, flat))
+
+        run = map if ids.size <= share else _threads().map
+        self._check_largest(max(run(work, range(0, ids.size, share)), default=-1))
         return rows
 
     def ragged_rows(self, layer: int, ids: Ids, offsets: NDArray[np.integer], dtype: type[np.signedinteger] = np.int64) -> Rows:
@@ -96,7 +99,7 @@ class Hasher:
         """What the kernels take of a batch."""
         before = self.history(len(ids)) if history is None else history
         marks = np.zeros((0, 0), bool) if starts is None else np.ascontiguousarray(starts)
-        return np.ascontiguousarray(ids), before, marks, self.spec.pad_id, self._boundary
+        return np.ascontiguousarray(ids), before, marks, self._pads, self._boundary
 
     def _check_largest(self, largest: int) -> None:
         if largest >= self.spec.canonical_size:

@@ -6,8 +6,8 @@ an integer, is never above x // p, and below it by less than 1 + 7168 / p: the s
 parts in 2**53 of a number below 2**63 / p. So with q that integer, x - q·p is in [0, p + 7168). For p ≥ 7168 that is below 2p
 and one conditional subtraction ends it; for a smaller p a second round of the same, now exact to the unit, comes first.
 
-The number of lanes and of rounds are compile-time constants. They travel as the lengths of two tuples, which are part of the
-arguments' types, so that numba's cache on disk tells the variants apart.
+Orders, lanes and rounds are compile-time constants. They travel as the lengths of tuples, which are part of the arguments'
+types, so that numba's cache on disk tells the variants apart.
 """
 
 from typing import Any
@@ -23,98 +23,104 @@ SHRINK = 1 - 2.0**-51
 
 @intrinsic
 def _store_rows(  # type: ignore[no-untyped-def]
-    _typing, lanes, rounds, mix, moduli, inverses, offsets, column, out, position
+    _typing, here, recent, multipliers, lanes, rounds, moduli, inverses, offsets, out, position
 ):
-    """out[position + i] = mix mod moduli[column + i] + offsets[column + i], for i up to the number of lanes."""
-    result = types.void(lanes, rounds, mix, moduli, inverses, offsets, column, out, position)
-    number, width, item = out.dtype.bitwidth, lanes.count, out.dtype.bitwidth // 8
+    """out[position + i] = mix mod moduli[i] + offsets[i] for every column i, the mix being that of the column's order."""
+    result = types.void(here, recent, multipliers, lanes, rounds, moduli, inverses, offsets, out, position)
+    lookback, width, bits = recent.count, lanes.count, out.dtype.bitwidth
     integers, floats = ir.VectorType(ir.IntType(64), width), ir.VectorType(ir.DoubleType(), width)
+    stored = ir.VectorType(ir.IntType(bits), width)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        _, _, mix, *constants, column, out, position = arguments
+        here, recent, multipliers, _, _, *constants, out, position = arguments
+        unchanging = builder.module.add_metadata([])
 
         def address(kind: Any, array: Any, index: Any, vector: ir.VectorType) -> Any:
             data = context.make_array(kind)(context, builder, array).data
             return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
-        def constant(place: int, vector: ir.VectorType) -> Any:
-            loaded = builder.load(address(signature.args[3 + place], constants[place], column, vector))
+        def constant(place: int, column: ir.Constant, vector: ir.VectorType) -> Any:
+            loaded = builder.load(address(signature.args[5 + place], constants[place], column, vector))
             loaded.align = 8
+            loaded.set_metadata("invariant.load", unchanging)
             return loaded
 
-        def spread(scalar: Any, vector: ir.VectorType) -> Any:
-            undefined = ir.Constant(vector, ir.Undefined)
+        def spread(scalar: Any) -> Any:
+            undefined = ir.Constant(integers, ir.Undefined)
             first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
             return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width))
 
-        modulus, inverse, offset = constant(0, integers), constant(1, floats), constant(2, integers)
-        remainder = spread(mix, integers)
-        # The mix is the same in all lanes: converted once, before it is spread.
-        approximate = spread(builder.sitofp(mix, ir.DoubleType()), floats)
-        for further in range(rounds.count):
-            if further:
-                approximate = builder.sitofp(remainder, floats)
-            quotient = builder.fptosi(builder.fmul(approximate, inverse), integers)
-            remainder = builder.sub(remainder, builder.mul(quotient, modulus))
-        # As unsigned numbers: a remainder below the modulus wraps around and is then the smaller one.
-        less = builder.sub(remainder, modulus)
-        remainder = builder.select(builder.icmp_unsigned("<", remainder, less), remainder, less)
-        stored = ir.VectorType(ir.IntType(number), width)
-        row = builder.add(remainder, offset)
-        row = row if number == 64 else builder.trunc(row, stored)
-        builder.store(row, address(signature.args[7], out, position, stored)).align = item
+        def reduced(mix: Any, column: ir.Constant) -> Any:
+            modulus, inverse = constant(0, column, integers), constant(1, column, floats)
+            remainder = spread(mix)
+            for _ in range(rounds.count):
+                quotient = builder.fptosi(builder.fmul(builder.sitofp(remainder, floats), inverse), integers)
+                remainder = builder.sub(remainder, builder.mul(quotient, modulus))
+            # As unsigned numbers: a remainder below the modulus wraps around and is then the smaller one.
+            less = builder.sub(remainder, modulus)
+            remainder = builder.select(builder.icmp_unsigned("<", remainder, less), remainder, less)
+            return builder.add(remainder, constant(2, column, integers))
+
+        mix = builder.mul(here, builder.extract_value(multipliers, 0))
+        for distance in range(lookback):
+            factor = builder.extract_value(multipliers, distance + 1)
+            mix = builder.xor(mix, builder.mul(builder.extract_value(recent, distance), factor))
+            column = ir.Constant(ir.IntType(64), distance * width)
+            rows = reduced(mix, column)
+            rows = rows if bits == 64 else builder.trunc(rows, stored)
+            place = address(signature.args[8], out, builder.add(position, column), stored)
+            builder.store(rows, place).align = bits // 8
         return context.get_dummy_value()
 
     return result, generate
 
 
+@njit(inline="always")
+def _pushed(recent, here):  # type: ignore[no-untyped-def]
+    return (here,) + recent[:-1]  # noqa: RUF005 - numba does not compile the starred form
+
+
 @njit(cache=True, nogil=True)
 def hash_range(  # type: ignore[no-untyped-def]
-    ids, history, starts, pad, boundary, first, last, multipliers, lanes, rounds, moduli, inverses, offsets, out
+    ids, history, starts, pads, boundary, first, last, multipliers, lanes, rounds, moduli, inverses, offsets, out
 ):
     """Rows of positions first..last of a batch `ids` (B, T) taken end to end, into the flat `out`; gives the largest id seen.
 
-    `history` (B, N-1) precedes each sequence; `starts` (B, T) may be empty. Every rule that blocks look-back becomes one
-    number, the *reach*: how many ids before a position it may read.
+    `history` (B, N-1) precedes each sequence; `starts` (B, T) may be empty. `recent` is what a position reads at distance
+    1, 2, …; whatever blocks look-back turns it into pads.
     """
-    length, lookback = ids.shape[1], history.shape[1]
+    length, lookback = ids.shape[1], len(pads)
     marked = starts.shape[0] > 0
     largest = np.int64(-1)
     position = first * lookback * len(lanes)
     while first < last:
         row, begin = first // length, first % length
         end = min(length, begin + last - first)
-        # A range that begins inside a sequence finds its reach by passing over what it can reach.
-        t = max(begin - lookback, 0)
-        reach = lookback if t == 0 else 0
-        while t < end:
-            here = ids[row, t]
+        line = ids[row]
+        recent = pads
+        if begin < lookback:
+            for i in range(lookback):
+                recent = _pushed(recent, history[row, i])
+        # A range that begins inside a sequence first passes over what it can read.
+        for t in range(max(begin - lookback, 0), end):
+            here = np.int64(line[t])
             largest = max(largest, here)
             if here < 0 or (marked and starts[row, t]):
-                reach = 0
+                recent = pads
             if t >= begin:
-                mix = np.uint64(pad if here < 0 else here) * multipliers[0]
-                column = 0
-                for distance in range(1, lookback + 1):
-                    before = t - distance
-                    slot = np.int64(pad)
-                    if distance <= reach:
-                        slot = np.int64(ids[row, before]) if before >= 0 else history[row, lookback + before]
-                    mix ^= np.uint64(slot) * multipliers[distance]
-                    _store_rows(lanes, rounds, np.int64(mix), moduli, inverses, offsets, column, out, position)
-                    column += len(lanes)
-                    position += len(lanes)
-            reach = 0 if here < 0 or here == boundary else min(reach + 1, lookback)
-            t += 1
+                slot = pads[0] if here < 0 else here
+                _store_rows(slot, recent, multipliers, lanes, rounds, moduli, inverses, offsets, out, position)
+                position += lookback * len(lanes)
+            recent = pads if here < 0 or here == boundary else _pushed(recent, here)
         first += end - begin
     return largest
 
 
 @njit(cache=True, nogil=True)
-def following_history(ids, history, starts, pad, boundary):  # type: ignore[no-untyped-def]
+def following_history(ids, history, starts, pads, boundary):  # type: ignore[no-untyped-def]
     """(B, N-1) What precedes the piece after `ids` (B, T): pads where look-back is blocked."""
-    (batch, length), lookback = ids.shape, history.shape[1]
-    following = np.full((batch, lookback), pad, np.int64)
+    (batch, length), lookback = ids.shape, len(pads)
+    following = np.full((batch, lookback), pads[0], np.int64)
     for row in range(batch):
         for distance in range(1, lookback + 1):
             before = length - distance

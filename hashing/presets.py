@@ -13,6 +13,9 @@ from hashing.rule import IDENTITY
 from hashing.spec import HashSpec, Seeding, assign_primes, seeded_multipliers
 from hashing.vocab import CanonicalVocab
 
+UNPUBLISHED_IDS = 8192
+NO_VOCAB = "none"  # the fingerprint of no vocabulary
+
 
 @dataclass(frozen=True, slots=True)
 class Preset:
@@ -40,15 +43,22 @@ class Preset:
         pad, *boundary = (int(i) for i in vocab.canonical(np.array(tokens)))
         # A model's embedding has more rows than its tokenizer has tokens, and raw ids are counted by the former.
         size = max(vocab.size, self.published_ids or 0) if self.raw_ids else vocab.size
-        primes = assign_primes(len(self.layers), self.max_order - 1, self.heads, self.base_rows)
+        return self.addressed(size, pad, boundary[0] if boundary else None, vocab.fingerprint)
+
+    def bare_spec(self) -> HashSpec:
+        """With no vocabulary behind it: over the published number of ids, the pad token being its own canonical id."""
+        size = self.published_ids or UNPUBLISHED_IDS
+        return self.addressed(size, self.pad_token_id, self.boundary_token_id, NO_VOCAB)
+
+    def addressed(self, canonical_size: int, pad_id: int, boundary_id: int | None, fingerprint: str) -> HashSpec:
         return HashSpec(
             layers=self.layers,
-            primes=primes,
-            multipliers=seeded_multipliers(self.seeding, self.seed, self.layers, self.max_order, size),
-            pad_id=pad,
-            canonical_size=size,
-            vocab_fingerprint=vocab.fingerprint,
-            boundary_id=boundary[0] if boundary else None,
+            primes=assign_primes(len(self.layers), self.max_order - 1, self.heads, self.base_rows),
+            multipliers=seeded_multipliers(self.seeding, self.seed, self.layers, self.max_order, canonical_size),
+            pad_id=pad_id,
+            canonical_size=canonical_size,
+            vocab_fingerprint=fingerprint,
+            boundary_id=boundary_id,
             rows_multiple=self.rows_multiple,
             seeding=self.seeding,
             seed=self.seed,

@@ -1,9 +1,9 @@
 """Many shard files as one array.
 
 Address space for the whole table is reserved once and each shard file is mapped to its place in it, so a row's number times its
-size is its address and no reader needs to know about shards. Absent shards stay what the reservation is: zeros that cost nothing.
-The price is that a shard's size must be a whole number of pages, and that Python's own `mmap`, which cannot choose an address,
-is replaced by two calls to the C library.
+size is its address and no reader needs to know about shards. Absent shards stay what the reservation is: zeros that cost
+nothing. The price is that a shard's size must be a whole number of pages, and that Python's own `mmap`, which cannot choose an
+address, is replaced by two calls to the C library.
 """
 
 import ctypes
@@ -20,14 +20,14 @@ MAP_FIXED = 0x10
 MAP_FAILED = ctypes.c_void_p(-1).value
 PAGE_BYTES = mmap.PAGESIZE
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
 def _map(address: int | None, size: int, flags: int, descriptor: int) -> int:
-    result = _libc.mmap(address, size, mmap.PROT_READ, flags, descriptor, 0)
+    result = libc.mmap(address, size, mmap.PROT_READ, flags, descriptor, 0)
     if result == MAP_FAILED:
         code = ctypes.get_errno()
         raise OSError(code, f"cannot map {size} bytes: {os.strerror(code)}")
@@ -50,7 +50,7 @@ def map_shards(shards: Sequence[Path | None], shard_bytes: int) -> NDArray[np.ui
             finally:
                 os.close(descriptor)
     memory = (ctypes.c_ubyte * size).from_address(base)
-    weakref.finalize(memory, _libc.munmap, base, size)
-    array = np.frombuffer(memory, np.uint8)
+    weakref.finalize(memory, libc.munmap, base, size)
+    array: NDArray[np.uint8] = np.ctypeslib.as_array(memory)
     array.flags.writeable = False
     return array

@@ -1,39 +1,22 @@
-"""TableStore: the tables, the hash spec and the canonical map in one Zarr v3 group.
-
-    tables.zarr/
-      zarr.json                  group; attributes "engram": format, complete, encoding, head_dim, spec, step
-      canonical/                 int32 (tokens,): token id → canonical id
-      layers/<block>/            float32 (rows, head_dim), uncompressed, little-endian, chunks (shard_rows, head_dim)
-        c/<i>/0                  shard i: rows i·shard_rows … (i+1)·shard_rows - 1, raw and row-major, padded with zeros at the end
-
-A shard is one chunk of the array and one file, so any Zarr reader opens it and we map it. An absent shard is rows of zeros. The
-store is written under another name and renamed when it is whole; only then does it bear `"complete": true`.
-"""
+"""TableStore: tables, hash spec and canonical map, opened. `table/manifest.py` says what lies where."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import lcm
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from hashing.atomic import atomic_path
 from hashing.errors import EngramError
+from hashing.presets import NO_VOCAB
 from hashing.spec import HashSpec
-from table.mapping import PAGE_BYTES, map_shards
-
-FORMAT = 1
-ENCODING = "float32"
-SHARD_BYTES = 64 << 20
-
-
-def shard_rows(row_bytes: int) -> int:
-    """Rows of a shard: about SHARD_BYTES of them, a whole number of memory pages."""
-    step = lcm(row_bytes, PAGE_BYTES) // row_bytes
-    return max(step, SHARD_BYTES // row_bytes // step * step)
+from table.checksum import crc_text
+from table.encoding import ENCODINGS, Encoding, Records
+from table.gather import Table
+from table.manifest import Manifest, checksum_path, cut_layers, read_manifest, shard_path
+from table.mapping import map_shards
+from table.parts import FilePart
+from table.writer import Fill, StoreWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,33 +24,39 @@ class TableStore:
     """An opened store. Raises EngramError, from `open`, for whatever is not a finished store of this format."""
 
     path: Path
-    spec: HashSpec
-    head_dim: int
-    mapping: NDArray[np.int32]  # (tokens,) token id → canonical id
-    step: int | None = None  # of the training that wrote it
+    manifest: Manifest
+    mapping: NDArray[np.int32]  # (tokens,) token id → canonical id; empty where no tokenizer was known
 
     @classmethod
     def open(cls, path: Path) -> "TableStore":
-        if not path.is_dir():
-            raise EngramError(f"no such table store: {path}")
-        try:
-            group = zarr.open_group(path, mode="r")
-            content: Any = dict(group.attrs)["engram"]
-            canonical = group["canonical"]
-        except (FileNotFoundError, KeyError, ValueError) as e:
-            raise EngramError(f"{path} is not a table store: its zarr.json does not say so") from e
-        if content.get("complete") is not True:
-            raise EngramError(f"{path} was not finished: its completion mark is missing", hint="write it again")
-        if content["format"] != FORMAT or content["encoding"] != ENCODING:
-            found = f"format {content['format']}, encoding {content['encoding']}"
-            raise EngramError(f"{path} has {found}; this version reads format {FORMAT}, encoding {ENCODING}")
-        assert isinstance(canonical, zarr.Array)
-        spec = HashSpec.from_json(content["spec"])
-        return cls(path, spec, content["head_dim"], np.asarray(canonical[:], np.int32), content["step"])
+        manifest = read_manifest(path)
+        for folder, expected in manifest.nodes():
+            file = path / folder / "zarr.json"
+            if not file.is_file():
+                raise EngramError(f"{path} is incomplete: {folder}/zarr.json is missing")
+            if file.read_bytes() != expected:
+                raise EngramError(f"{file} does not describe the array that the manifest does")
+        return cls(path, manifest, _read_mapping(path, manifest))
+
+    @property
+    def spec(self) -> HashSpec:
+        return self.manifest.spec
+
+    @property
+    def encoding(self) -> Encoding:
+        return self.manifest.encoding
+
+    @property
+    def head_dim(self) -> int:
+        return self.manifest.head_dim
+
+    @property
+    def step(self) -> int | None:
+        return self.manifest.step
 
     @property
     def row_bytes(self) -> int:
-        return self.head_dim * 4
+        return self.manifest.row_bytes
 
     @property
     def total_rows(self) -> int:
@@ -78,27 +67,84 @@ class TableStore:
         """Apparent size of all rows."""
         return self.total_rows * self.row_bytes
 
+    @property
+    def vocab_fingerprint(self) -> str | None:
+        """None where no tokenizer was known."""
+        fingerprint = self.spec.vocab_fingerprint
+        return None if fingerprint == NO_VOCAB else fingerprint
+
     def check_vocab(self, fingerprint: str) -> None:
-        """Raises EngramError when the store was addressed with another vocabulary."""
-        if fingerprint != self.spec.vocab_fingerprint:
+        """Raises EngramError when the store was addressed with another vocabulary, or does not know with which."""
+        own = self.vocab_fingerprint
+        if own is None:
             raise EngramError(
-                f"{self.path} was addressed with vocabulary {self.spec.vocab_fingerprint}, but the one given is {fingerprint}",
+                f"{self.path} does not know its vocabulary: it was made without a tokenizer",
+                hint="make it again with --tokenizer",
+            )
+        if fingerprint != own:
+            raise EngramError(
+                f"{self.path} was addressed with vocabulary {own}, but the one given is {fingerprint}",
                 hint="use the vocab.parquet that the tables were made with",
             )
 
-    def shard_paths(self, layer: int) -> list[Path]:
-        shards = -(-self.spec.rows(layer) // shard_rows(self.row_bytes))
-        return [self.path / "layers" / str(layer) / "c" / str(i) / "0" for i in range(shards)]
+    def checksums(self, layer: int, shard: int) -> NDArray[np.uint32]:
+        """(blocks,) What the checksums of a shard's blocks should be. Raises EngramError when they are missing or altered."""
+        path = checksum_path(self.path, layer, shard)
+        content = path.read_bytes() if path.is_file() else b""
+        if (found := crc_text(content)) != (kept := self.manifest.layers[layer].shards[shard]):
+            raise EngramError(f"layer {layer}, shard {shard}: its checksums have CRC-32C {found}, expected {kept}")
+        return np.frombuffer(content, "<u4")
+
+    def read_records(self, layer: int, first: int, out: Records) -> None:
+        """Fills `out` (count, row_bytes) with records from row `first` on, read rather than mapped: for passing over all rows.
+
+        Raises EngramError for a shard that is missing or truncated.
+        """
+        cut = self.manifest.layers[layer]
+        done = 0
+        while done < len(out):
+            shard, row = divmod(first + done, cut.shard_rows)
+            piece = out[done : done + cut.shard_rows - row]
+            if shard in cut.shards:
+                FilePart(shard_path(self.path, layer, shard), 0, cut.shard_rows, self.row_bytes).read(row, piece)
+            else:
+                piece[:] = 0
+            done += len(piece)
+
+    def table(self, layer: int) -> Table:
+        """A layer's table, mapped: nothing is read until a row is touched. Raises EngramError for missing or cut shards."""
+        self.spec.layer_index(layer)
+        cut, expected = self.manifest.layers[layer], self.manifest.shard_bytes(layer)
+        shards = [shard_path(self.path, layer, i) if i in cut.shards else None for i in range(self.manifest.shard_count(layer))]
+        for path in filter(None, shards):
+            if not path.is_file():
+                raise EngramError(f"a shard of layer {layer} is missing: {path}", hint="import the tables again")
+            if (found := path.stat().st_size) != expected:
+                raise EngramError(
+                    f"{path} has {found:,} bytes, expected {expected:,}: the shard is truncated or of another store"
+                )
+        records = map_shards(shards, expected).reshape(-1, self.row_bytes)[: self.spec.rows(layer)]
+        return Table(records, self.encoding, self.head_dim, cut.scale)
 
     def layer(self, layer: int) -> NDArray[np.float32]:
-        """(rows, head_dim) A layer's table, mapped: nothing is read until a row is touched."""
-        expected = shard_rows(self.row_bytes) * self.row_bytes
-        shards = [path if path.exists() else None for path in self.shard_paths(layer)]
-        for path in filter(None, shards):
-            if (found := path.stat().st_size) != expected:
-                raise EngramError(f"{path} has {found:,} bytes, expected {expected:,}: the shard is truncated or not of this store")
-        flat = map_shards(shards, expected).view("<f4")
-        return flat.reshape(-1, self.head_dim)[: self.spec.rows(layer)]
+        """(rows, head_dim) A float32 layer's table as an array. Raises EngramError for other encodings."""
+        if self.encoding.name != "float32":
+            raise EngramError(
+                f"{self.path} holds {self.encoding.name} rows, expected float32",
+                hint="convert it with engram table convert --encoding float32",
+            )
+        return self.table(layer).records.view("<f4")
+
+
+def _read_mapping(path: Path, manifest: Manifest) -> NDArray[np.int32]:
+    if manifest.canonical is None:
+        return np.empty(0, np.int32)
+    tokens, crc = manifest.canonical
+    file = path / "canonical" / "c" / "0"
+    content = file.read_bytes() if file.is_file() else b""
+    if len(content) != 4 * tokens or crc_text(content) != crc:
+        raise EngramError(f"{path} cannot be used: its canonical map is missing or was altered")
+    return np.frombuffer(content, "<i4").astype(np.int32)
 
 
 def write_store(
@@ -107,33 +153,31 @@ def write_store(
     mapping: NDArray[np.int32],
     tables: Mapping[int, NDArray[np.float32]],
     step: int | None = None,
-) -> None:
-    """Writes a store of the spec's layers, `tables` giving (rows, head_dim) for each; it appears whole or not at all."""
-    head_dim = next(iter(tables.values())).shape[1]
-    with atomic_path(path) as partial:
-        group = zarr.create_group(partial)
-        canonical = group.create_array("canonical", shape=mapping.shape, dtype="int32", chunks=mapping.shape, compressors=None)
-        canonical[:] = mapping
+) -> TableStore:
+    """Writes a float32 store of the spec's layers, `tables` giving (rows, head_dim) for each; it appears whole or not."""
+    encoding, head_dim = ENCODINGS["float32"], next(iter(tables.values())).shape[1]
+    manifest = Manifest(encoding, head_dim, spec, cut_layers(spec, encoding, head_dim), step)
+    with StoreWriter(path, manifest, mapping) as writer:
         for layer in spec.layers:
-            _write_layer(partial / "layers" / str(layer), group, layer, tables[layer])
-        group.attrs["engram"] = {
-            "format": FORMAT,
-            "complete": True,
-            "encoding": ENCODING,
-            "head_dim": head_dim,
-            "spec": spec.to_json(),
-            "step": step,
-        }
+            table = tables[layer]
+            assert table.shape == (spec.rows(layer), head_dim)
+            writer.write_layer(layer, _copier(table))
+        writer.finish()
+    return TableStore.open(path)
 
 
-def _write_layer(folder: Path, group: zarr.Group, layer: int, table: NDArray[np.float32]) -> None:
-    rows = shard_rows(table.shape[1] * 4)
-    group.create_array(
-        f"layers/{layer}", shape=table.shape, dtype="float32", chunks=(rows, table.shape[1]), compressors=None, filters=None
-    )
-    for first in range(0, len(table), rows):
-        shard = folder / "c" / str(first // rows) / "0"
-        shard.parent.mkdir(parents=True)
-        with shard.open("wb") as file:
-            file.write(np.ascontiguousarray(table[first : first + rows], "<f4").data)
-            file.truncate(rows * table.shape[1] * 4)
+def _copier(table: NDArray[np.float32]) -> Fill:
+    def fill(first: int, records: Records) -> None:
+        records.view("<f4")[:] = table[first : first + len(records)]
+
+    return fill
+
+
+def create_store(
+    path: Path, spec: HashSpec, mapping: NDArray[np.int32], encoding: Encoding, head_dim: int, scale: float = 1.0
+) -> TableStore:
+    """A store of zeros: no shard is there, so it costs kilobytes whatever its size."""
+    layers = cut_layers(spec, encoding, head_dim, dict.fromkeys(spec.layers, scale))
+    with StoreWriter(path, Manifest(encoding, head_dim, spec, layers), mapping) as writer:
+        writer.finish()
+    return TableStore.open(path)

@@ -95,7 +95,7 @@ def test_tasks_and_threads_do_not_change_rows(vocab_v4: CanonicalVocab, monkeypa
     spec = preset("deepseek-v4.1").spec(vocab_v4)
     ids = np.random.default_rng(1).integers(-1, spec.canonical_size, (3, 101))
     whole = Hasher(spec).rows(14, ids)
-    monkeypatch.setattr(hasher_module, "POSITIONS_PER_TASK", 7)
+    monkeypatch.setattr(hasher_module, "LEAST_POSITIONS", 7)
     assert np.array_equal(Hasher(spec).rows(14, ids), whole)
 
 

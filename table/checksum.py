@@ -1,0 +1,60 @@
+"""CRC-32C (Castagnoli, as in Zarr's own `crc32c` codec) of every 64 KiB block of a shard.
+
+A CRC is linear: the difference between the checksum kept and the one found depends on the damage alone. For a single flipped
+bit it differs for every place in a block, so the bit's place follows from the two checksums.
+"""
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_BYTES = 1 << 16
+POLYNOMIAL = 0x82F63B78  # bits reversed
+Checksums = NDArray[np.uint32]  # (blocks,)
+
+
+def crc32c(data: bytes) -> int:
+    return int(google_crc32c.value(data))
+
+
+def extend_crc32c(crc: int, data: bytes) -> int:
+    """The checksum of what `crc` is of, followed by `data`."""
+    return int(google_crc32c.extend(crc, data))
+
+
+def crc_text(data: bytes) -> str:
+    return f"{crc32c(data):08x}"
+
+
+def block_checksums(data: NDArray[np.uint8]) -> Checksums:
+    """One checksum per block of bytes that are a whole number of blocks."""
+    blocks = data.reshape(-1, BLOCK_BYTES)
+    return np.fromiter((google_crc32c.value(block) for block in blocks), np.uint32, len(blocks))
+
+
+ZERO_BLOCK = crc32c(bytes(BLOCK_BYTES))
+
+
+def flipped_byte(kept: int, found: int, length: int) -> int | None:
+    """Where in `length` bytes the one bit is whose flip turned checksum `kept` into `found`; None: more than one differs.
+
+    The difference that a bit makes at the end of the block is stepped back byte by byte until it is that of a single bit.
+    """
+    table = _byte_table()
+    index_of_top = {entry >> 24: index for index, entry in enumerate(table)}
+    ends = {table[1 << bit] for bit in range(8)}
+    difference = kept ^ found
+    for position in range(length - 1, -1, -1):
+        if difference in ends:
+            return position
+        index = index_of_top[difference >> 24]
+        difference = ((difference ^ table[index]) << 8 & 0xFFFFFFFF) | index
+    return None
+
+
+def _byte_table() -> list[int]:
+    """What a byte in the lowest place becomes after eight steps of the shift register."""
+    table = list(range(256))
+    for _ in range(8):
+        table = [value >> 1 ^ (POLYNOMIAL if value & 1 else 0) for value in table]
+    return table

@@ -1,0 +1,119 @@
+"""A store's rows in another encoding, and how far they are from what they were."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from math import log10, sqrt
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from table.checksum import crc_text
+from table.encoding import Encoding, Values
+from table.exporter import kept_path
+from table.manifest import cut_layers
+from table.recoding import EncodedRows, Recoding
+from table.store import TableStore
+from table.writer import PIECE_BYTES, THREADS, Progress, StoreWriter, quiet, require_space
+from table.zarr_metadata import canonical_json
+
+WORST_ROWS = 5
+
+
+def store_rows(store: TableStore, layer: int) -> EncodedRows:
+    scale = store.manifest.layers[layer].scale
+    read = lambda first, out: store.read_records(layer, first, out)  # noqa: E731 - bound to this layer
+    return EncodedRows(store.encoding, store.head_dim, store.spec.rows(layer), scale, read)
+
+
+def convert(
+    store: TableStore, out: Path, encoding: Encoding, progress: Progress = quiet, shard_bytes: int | None = None
+) -> TableStore:
+    """Writes the store in another encoding; interrupted, it goes on where it stopped. Progress counts written bytes."""
+    require_space(out, store.total_rows * encoding.row_bytes(store.head_dim))
+    recodings = {layer: Recoding.of(store_rows(store, layer), encoding) for layer in store.spec.layers}
+    scales = {layer: recoding.scale for layer, recoding in recodings.items()}
+    layers = cut_layers(store.spec, encoding, store.head_dim, scales, shard_bytes)
+    manifest = replace(store.manifest, encoding=encoding, layers=layers)
+    stamp = crc_text(canonical_json(store.manifest.to_json()))
+    with StoreWriter(out, manifest, store.mapping, stamp) as writer:
+        for position in range(len(manifest.origin.files) if manifest.origin else 0):
+            writer.write_origin(position, _pieces(kept_path(store, position)))
+        for layer in store.spec.layers:
+            writer.write_layer(layer, recodings[layer].fill, progress)
+        writer.finish()
+    return TableStore.open(out)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+
+
+@dataclass(slots=True)
+class LayerError:
+    """How far a layer's rows are from those they were made from. Rows with a number that is none are only counted."""
+
+    layer: int
+    signal: float = 0.0  # sums over all numbers: v², d², v·d, (v - d)²
+    stored: float = 0.0
+    product: float = 0.0
+    noise: float = 0.0
+    saturated: int = 0
+    rows_skipped: int = 0
+    worst: list[tuple[float, int]] = field(default_factory=list)  # (relative error, row), the largest first
+    _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def relative_rms_error(self) -> float:
+        return sqrt(self.noise / self.signal) if self.signal else 0.0
+
+    @property
+    def snr_db(self) -> float | None:
+        """None where nothing was lost."""
+        return 10 * log10(self.signal / self.noise) if self.noise and self.signal else None
+
+    @property
+    def cosine(self) -> float:
+        norm = sqrt(self.signal * self.stored)
+        return self.product / norm if norm else 1.0
+
+    def add(self, first: int, values: Values, decoded: Values, saturated: int) -> None:
+        numbers = np.isfinite(values).all(axis=1)
+        v, d = values.astype(np.float64), decoded.astype(np.float64)
+        v[~numbers] = d[~numbers] = 0
+        signal, noise = (v * v).sum(axis=1), ((v - d) ** 2).sum(axis=1)
+        relative = np.sqrt(np.divide(noise, signal, out=np.zeros_like(noise), where=signal > 0))
+        largest = np.argsort(-relative, kind="stable")[:WORST_ROWS]
+        found = [(float(relative[i]), first + int(i)) for i in largest if relative[i] > 0]
+        with self._lock:
+            self.signal += float(signal.sum())
+            self.noise += float(noise.sum())
+            self.stored += float((d * d).sum())
+            self.product += float((v * d).sum())
+            self.saturated += saturated
+            self.rows_skipped += int((~numbers).sum())
+            self.worst = sorted([*self.worst, *found], key=lambda pair: (-pair[0], pair[1]))[:WORST_ROWS]
+
+
+def measure(source: TableStore, target: TableStore, progress: Progress = quiet) -> list[LayerError]:
+    """Compares every row of two stores of the same spec; progress counts rows."""
+    return [_measure_layer(source, target, layer, progress) for layer in source.spec.layers]
+
+
+def _measure_layer(source: TableStore, target: TableStore, layer: int, progress: Progress) -> LayerError:
+    before, after = store_rows(source, layer), store_rows(target, layer)
+    error = LayerError(layer)
+
+    def compare(piece: tuple[int, int]) -> None:
+        values = before.values(*piece)
+        saturated = target.encoding.encoded(values, after.scale)[1]
+        error.add(piece[0], values, after.values(*piece), saturated)
+        progress(piece[1])
+
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="measure") as threads:
+        for _ in threads.map(compare, before.pieces()):
+            pass
+    return error

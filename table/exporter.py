@@ -1,0 +1,148 @@
+"""From a store back to the checkpoint it was imported from: the same files, the same bytes.
+
+What the store keeps of a file is the file without its tables; its header says where they go. The rows in between are the
+store's own, so a store whose rows were edited exports a checkpoint that differs in those rows alone.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashing.atomic import atomic_path
+from hashing.errors import EngramError
+from table.checkpoint import ENCODING_OF
+from table.checksum import crc32c, extend_crc32c
+from table.encoding import ENCODINGS
+from table.manifest import Cut, OriginFile
+from table.safetensors_file import SafetensorsFile, Tensor, parse_header
+from table.store import TableStore
+from table.writer import PIECE_BYTES, THREADS, Progress, quiet, require_space
+
+TASK_BYTES = 64 << 20
+
+
+def export(store: TableStore, out: Path, progress: Progress = quiet) -> None:
+    """Writes the origin's files into the folder `out`, which appears whole or not at all.
+
+    Raises EngramError for a store that was not imported, or that is in another encoding than its checkpoint.
+    """
+    origin = store.manifest.origin
+    if origin is None or not any(file.cuts for file in origin.files):
+        raise EngramError(f"{store.path} was not imported from safetensors files, so there are none to give back")
+    require_space(out, store.total_bytes + sum(file.kept_bytes for file in origin.files))
+    with atomic_path(out) as partial:
+        partial.mkdir()
+        for position, file in enumerate(origin.files):
+            kept = kept_path(store, position)
+            with kept.open("rb") as source, (partial / file.name).open("wb") as target:
+                if file.cuts:
+                    _write_file(store, file, source, target, progress)
+                else:
+                    _copy(source, target, file.kept_bytes)
+
+
+def kept_path(store: TableStore, position: int) -> Path:
+    """Where the kept bytes of an origin file are. Raises EngramError when they are missing or altered."""
+    assert store.manifest.origin is not None
+    file = store.manifest.origin.files[position]
+    path = store.path / "origin" / str(position) / "c" / "0"
+    if not path.is_file() or file_crc32c(path) != file.crc32c:
+        raise EngramError(f"{store.path}: what was kept of {file.name} is missing or was altered ({path})")
+    return path
+
+
+def file_crc32c(path: Path) -> str:
+    crc = crc32c(b"")
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            crc = extend_crc32c(crc, piece)
+    return f"{crc:08x}"
+
+
+def _write_file(store: TableStore, file: OriginFile, kept: BinaryIO, target: BinaryIO, progress: Progress) -> None:
+    """The kept bytes in their places, then the rows in theirs, by several threads."""
+    header = _header(store, file, kept)
+    tensors = sorted(((header.tensors[cut.tensor], cut) for cut in file.cuts), key=lambda pair: pair[0].begin)
+    end = 0
+    kept.seek(0)
+    for tensor, _ in tensors:
+        _copy(kept, target, tensor.begin - end)
+        target.seek(tensor.end)
+        end = tensor.end
+    _copy(kept, target, header.size - end)
+    target.flush()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="export") as threads:
+        tasks = [
+            threads.submit(_write_rows, store, tensor, cut, first, count, target.fileno())
+            for tensor, cut in tensors
+            for first, count in _pieces(store, tensor, cut)
+        ]
+        for task in tasks:
+            progress(task.result())
+
+
+def _header(store: TableStore, file: OriginFile, kept: BinaryIO) -> SafetensorsFile:
+    """The file's layout. Raises EngramError when its tables were encoded otherwise than the store's."""
+    length = kept.read(8)
+    header = parse_header(store.path / file.name, kept.read(int.from_bytes(length, "little")), None)
+    scaled = {cut.layer for cut in file.cuts if cut.plane == "scales"}
+    for cut in file.cuts:
+        name = "e4m3-e8m0" if cut.layer in scaled else ENCODING_OF[header.tensors[cut.tensor].dtype]
+        if cut.plane == "codes" and store.encoding != ENCODINGS[name]:
+            raise EngramError(
+                f"{store.path} holds {store.encoding.name} rows, but {file.name} had {name}",
+                hint=f"first convert it with engram table convert --encoding {name}",
+            )
+    return header
+
+
+def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
+    while count:
+        piece = source.read(min(PIECE_BYTES, count))
+        assert piece, "the kept bytes have their checksum, so there are as many as the header says"
+        target.write(piece)
+        count -= len(piece)
+
+
+def _pieces(store: TableStore, tensor: Tensor, cut: Cut) -> Iterator[tuple[int, int]]:
+    """First row within the tensor and count, about TASK_BYTES each."""
+    if cut.plane == "table_scale":
+        yield 0, 1
+        return
+    rows = tensor.shape[0]
+    step = max(1, TASK_BYTES // store.row_bytes)
+    for first in range(0, rows, step):
+        yield first, min(step, rows - first)
+
+
+def _write_rows(store: TableStore, tensor: Tensor, cut: Cut, first: int, count: int, descriptor: int) -> int:
+    """Writes rows of one plane to their place in the file; gives how many bytes."""
+    if cut.plane == "table_scale":
+        write_at(descriptor, tensor.begin, _scale_bytes(store.manifest.layers[cut.layer].scale, tensor.dtype))
+        return tensor.end - tensor.begin
+    codes = store.encoding.code_bytes(store.head_dim)
+    columns = slice(0, codes) if cut.plane == "codes" else slice(codes, store.row_bytes)
+    width = (tensor.end - tensor.begin) // tensor.shape[0]
+    buffer = np.empty((max(1, PIECE_BYTES // store.row_bytes), store.row_bytes), np.uint8)
+    for done in range(first, first + count, len(buffer)):
+        records = buffer[: min(len(buffer), first + count - done)]
+        store.read_records(cut.layer, cut.first_row + done, records)
+        write_at(descriptor, tensor.begin + done * width, np.ascontiguousarray(records[:, columns]).reshape(-1))
+    return count * width
+
+
+def _scale_bytes(scale: float, dtype: str) -> NDArray[np.uint8]:
+    encoding = ENCODINGS[{"BF16": "bfloat16", "F32": "float32"}[dtype]]
+    return encoding.encoded(np.array([[scale]], np.float32))[0].reshape(-1)
+
+
+def write_at(descriptor: int, offset: int, data: NDArray[np.uint8]) -> None:
+    view = data.data
+    while len(view):
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written

@@ -1,0 +1,196 @@
+"""Writers killed at random moments, or on a full drive: what is left is absent, refused, or goes on to identical bytes.
+
+A child is forked with everything imported and compiled, so that a hundred of them take seconds; its threads start in it. It is
+killed after a random share of the time that an undisturbed child takes.
+"""
+
+import filecmp
+import json
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hashing.atomic import partial_path, remove
+from hashing.errors import EngramError
+from hashing.presets import preset
+from table.convert import convert
+from table.encoding import ENCODINGS
+from table.exporter import export
+from table.importer import Import, read_checkpoint
+from table.store import TableStore, create_store
+from table.verify import verify
+from tests.checkpoints import deepseek
+
+KILLS = 50
+SMALL_SHARDS = 1 << 20
+Job = Callable[[Path], object]
+
+
+def create_job(tmp_path: Path) -> Job:
+    spec = preset("deepseek-v4.1").bare_spec()
+    mapping = np.arange(spec.canonical_size, dtype=np.int32)
+    assert tmp_path.is_dir()
+    return lambda out: create_store(out, spec, mapping, ENCODINGS["e4m3-e8m0"], 256)
+
+
+def import_job(tmp_path: Path) -> Job:
+    folder = deepseek(tmp_path / "in", base=3000).folder
+
+    def job(out: Path) -> object:
+        checkpoint = read_checkpoint(folder)
+        return Import(checkpoint, checkpoint.encoding).run(out, shard_bytes=SMALL_SHARDS)
+
+    return job
+
+
+def convert_job(tmp_path: Path) -> Job:
+    import_job(tmp_path)(tmp_path / "source.zarr")
+    return lambda out: convert(TableStore.open(tmp_path / "source.zarr"), out, ENCODINGS["int8"], shard_bytes=SMALL_SHARDS)
+
+
+def export_job(tmp_path: Path) -> Job:
+    import_job(tmp_path)(tmp_path / "source.zarr")
+    return lambda out: export(TableStore.open(tmp_path / "source.zarr"), out)
+
+
+def start(job: Job, out: Path) -> int:
+    """The process id of a child that does the job and ends."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            job(out)
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
+def run(job: Job, out: Path) -> float:
+    """Seconds that an undisturbed child takes."""
+    began = time.perf_counter()
+    assert os.waitstatus_to_exitcode(os.waitpid(start(job, out), 0)[1]) == 0
+    return time.perf_counter() - began
+
+
+def contents(path: Path) -> list[str]:
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+
+
+def assert_identical(path: Path, reference: Path) -> None:
+    names = contents(reference)
+    assert contents(path) == names
+    assert filecmp.cmpfiles(path, reference, names, shallow=False)[1:] == ([], [])
+
+
+JOBS = {"create": create_job, "import": import_job, "convert": convert_job}
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("name", JOBS)
+def test_a_killed_writer_leaves_nothing_that_passes_for_a_store(tmp_path: Path, name: str) -> None:
+    job, moments = JOBS[name](tmp_path), random.Random(name)
+    reference, out = tmp_path / "reference.zarr", tmp_path / "t.zarr"
+    job(reference)  # compiles what is not yet
+    usual = min(run(job, tmp_path / f"timing{i}.zarr") for i in range(3))
+    killed = {"absent": 0, "unfinished": 0, "complete": 0}
+    for _ in range(KILLS):
+        child = start(job, out)
+        time.sleep(moments.random() * usual)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        killed[state(out)] += 1
+        if out.exists():
+            assert_identical(out, reference)
+            out.rename(tmp_path / "done.zarr")
+            remove(tmp_path / "done.zarr")
+    assert killed["absent"] + killed["unfinished"] > KILLS // 4
+    run(job, out)
+    assert_identical(out, reference)
+    assert verify(out, full=True).faults == []
+
+
+def state(out: Path) -> str:
+    """Of a killed writer's store; fails the test for one that opens without being complete."""
+    partial = partial_path(out)
+    if out.exists():
+        return "complete"
+    if not (partial / "zarr.json").exists():
+        return "absent"
+    if json.loads((partial / "zarr.json").read_text())["attributes"]["engram"]["complete"]:
+        assert verify(partial, full=True).faults == []
+        return "complete"
+    with pytest.raises(EngramError, match="was not finished"):
+        TableStore.open(partial)
+    return "unfinished"
+
+
+def test_an_interrupted_import_keeps_the_shards_that_are_whole(tmp_path: Path) -> None:
+    job = import_job(tmp_path)
+    job(tmp_path / "reference.zarr")
+    written = []
+
+    def interrupt(count: int) -> None:
+        written.append(count)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+
+    checkpoint, out = read_checkpoint(tmp_path / "in"), tmp_path / "t.zarr"
+    plan = Import(checkpoint, checkpoint.encoding)
+    with pytest.raises(KeyboardInterrupt):
+        plan.run(out, interrupt, SMALL_SHARDS)
+    shards = {path: path.stat().st_mtime_ns for path in partial_path(out).glob("layers/*/c/*/0")}
+    sums = list(partial_path(out).glob("checksums/*/c/*/0"))
+    assert len(sums) >= 3
+    damaged = partial_path(out) / "layers" / sums[0].relative_to(partial_path(out) / "checksums")
+    with damaged.open("r+b") as file:
+        file.write(b"damage")
+    job(out)
+    assert_identical(out, tmp_path / "reference.zarr")
+    kept = [path for path in shards if (out / path.relative_to(partial_path(out))).stat().st_mtime_ns == shards[path]]
+    assert len(kept) == len(sums) - 1
+
+
+def test_an_import_of_a_changed_checkpoint_starts_anew(tmp_path: Path) -> None:
+    folder = deepseek(tmp_path / "in", base=3000).folder
+    checkpoint, out = read_checkpoint(folder), tmp_path / "t.zarr"
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Import(checkpoint, checkpoint.encoding).run(out, interrupt, SMALL_SHARDS)
+    remove(folder)
+    made = deepseek(folder, base=3000, seed=1)
+    changed = read_checkpoint(folder)
+    store = Import(changed, changed.encoding).run(out, shard_bytes=SMALL_SHARDS)
+    rows = np.arange(store.spec.rows(1))
+    assert np.array_equal(store.table(1).gather(rows), made.expected(1, rows))
+
+
+@pytest.mark.parametrize("name", [*JOBS, "export"])
+@pytest.mark.parametrize("limit", [100, 20_000, 1_500_000])
+def test_a_full_drive_leaves_nothing_that_passes_for_a_store(tmp_path: Path, name: str, limit: int) -> None:
+    """A limit on a file's size stands for the drive's end: the write fails with the same class of error."""
+    job = {**JOBS, "export": export_job}[name](tmp_path)
+    out = tmp_path / "t.zarr"
+    if name == "create" and limit > 500_000:
+        pytest.skip("a store of zeros has no file as large as that")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            job(out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not out.exists()
+    assert state(out) in {"absent", "unfinished"}
+    job(out)
+    assert name == "export" or verify(out, full=True).faults == []
