@@ -25,7 +25,7 @@ def build_vocab(
 
     Example: engram build-vocab path/to/tokenizer.json --run runs/mine
     """
-    from engram_cli.output import note, print_json, print_table
+    from engram_cli.output import note, print_json, print_table, progress
     from hashing.atomic import refuse_overwrite, write_text
     from hashing.corpus import Corpus
     from hashing.errors import UsageError
@@ -42,7 +42,9 @@ def build_vocab(
     else:
         source = Corpus(tuple(corpus or ()), text_key, text_column)
         note(f"training a byte-level BPE of {size:,} tokens on {', '.join(map(str, source.roots))}")
-        model = train_tokenizer((d.text for d in source.documents() if d.side == "train"), size)
+        with progress("documents") as bar:
+            texts = (d.text for d in bar.track(source.documents(), description="reading") if d.side == "train")
+            model = train_tokenizer(texts, size)
     vocab = CanonicalVocab.from_tokenizer(model)
     write_text(target.tokenizer_path, model.to_str())
     vocab.save(target.vocab_path)

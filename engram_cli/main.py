@@ -2,13 +2,30 @@
 
 import errno
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from engram_cli import bench, build_vocab, demo, generate, hash, inspect, serve, table, train
 from hashing.errors import EngramError
 
+
+class CommandInterruptedError(EngramError):
+    exit_code = 130
+
+
+class Commands(TyperGroup):
+    def invoke(self, context: Any) -> Any:
+        """Runs a command; a Ctrl-C becomes an error with a sentence, before Typer turns it into silence."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as e:
+            raise CommandInterruptedError("interrupted; nothing half-written was left behind") from e
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Conditional memory for language models: address, store, train, serve and inspect Engram tables.",
     no_args_is_help=True,
     add_completion=False,
@@ -30,8 +47,6 @@ def main() -> None:
         app()
     except EngramError as e:
         fail(str(e), e.hint, e.exit_code)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing half-written was left behind", "", 130)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as e:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain
 from pathlib import Path
 from typing import IO, Literal, cast
 
@@ -196,18 +195,13 @@ def is_text(file: Path) -> bool:
 
 def _read_plain(file: Path) -> Iterator[Document]:
     with open_text(file) as stream:
-        first = stream.read(MAX_DOCUMENT_CHARS)
-        if "\0" in first:
+        text = stream.read(MAX_DOCUMENT_CHARS)
+        if "\0" in text:
             raise NotTextError(f"{file} is not text: it holds NUL bytes")
-        second = stream.read(MAX_DOCUMENT_CHARS)
-        if not second:
-            yield Document(str(file), first)
-            return
-        rest = chain((first, second), iter(lambda: stream.read(MAX_DOCUMENT_CHARS), ""))
-        carried = ""
-        for part, block in enumerate(rest):
-            text = carried + block
+        parts = 0
+        while len(text) == MAX_DOCUMENT_CHARS:
             cut = text.rfind("\n") + 1 or len(text)
-            carried = text[cut:]
-            yield Document(f"{file}#{part}", text[:cut])
-        yield Document(f"{file}#end", carried)
+            yield Document(f"{file}#{parts}", text[:cut])
+            parts += 1
+            text = text[cut:] + stream.read(MAX_DOCUMENT_CHARS - len(text[cut:]))
+        yield Document(f"{file}#{parts}" if parts else str(file), text)

@@ -10,7 +10,6 @@ from hashing.errors import EngramError
 from hashing.hasher import Hasher
 from runtime.run import Run
 from runtime.tokens import Tokens
-from table.gather import gather
 from table.store import TableStore
 
 
@@ -71,7 +70,7 @@ def view_ngram(run: Run, text: str) -> NgramView:
     layers = {}
     for layer in spec.layers:
         rows = hasher.rows(layer, canonical)[0, -1]
-        norms = np.linalg.norm(gather(store.layer(layer), rows), axis=1)
+        norms = np.linalg.norm(store.table(layer).gather(rows), axis=1)
         reads = list(zip(rows.tolist(), norms.tolist(), strict=True))
         layers[layer] = {n: reads[i * spec.heads : (i + 1) * spec.heads] for i, n in enumerate(spec.orders)}
     return NgramView(

@@ -17,6 +17,7 @@ from hashing.errors import EngramError
 from runtime.memory import EngramMemory, Gate, MemoryConfig
 
 LOSS_POSITIONS = 256
+MEMORY_GAIN = 2.0  # of the memory's projection: rows start small and, at this gain, their first steps already count (docs/log.md)
 
 Vectors = Callable[[int], Tensor]
 """The vectors (B, T, E) of a layer, waited for if need be."""
@@ -171,6 +172,8 @@ class LanguageModel(nn.Module):
         for block in blocks:
             for last in (block.attention.out, block.ffn.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * config.blocks) ** 0.5)
+            if block.memory is not None:
+                nn.init.normal_(block.memory.projection.weight, std=MEMORY_GAIN / config.memory_width**0.5)
         if config.tied:
             self.head.weight = self.embedding.weight
 

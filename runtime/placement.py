@@ -5,17 +5,19 @@ store; for both, a background thread gathers a step's rows as soon as its tokens
 gets to the layer. The vectors are the same numbers in all three, so the logits are too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from runtime.model import Vectors
-from table.gather import gather
+from table.gather import Table
 from table.store import TableStore
 
 PlacementName = Literal["device", "host", "disk"]
@@ -30,7 +32,7 @@ class Placement(Protocol):
 class DevicePlacement:
     def __init__(self, store: TableStore, device: torch.device) -> None:
         self._device = device
-        self._tables = {layer: torch.from_numpy(store.layer(layer).copy()).to(device) for layer in store.spec.layers}
+        self._tables = {layer: _decoded(store.table(layer)).to(device) for layer in store.spec.layers}
 
     def fetch(self, rows: LayerRows) -> Vectors:
         numbers = {layer: torch.from_numpy(array).to(self._device) for layer, array in rows.items()}
@@ -38,21 +40,28 @@ class DevicePlacement:
 
 
 class BackgroundPlacement:
-    def __init__(self, tables: Mapping[int, NDArray[np.float32]], device: torch.device) -> None:
+    def __init__(self, tables: Mapping[int, Table], device: torch.device) -> None:
         self._device = device
         self._tables = tables
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rows")
 
     def fetch(self, rows: LayerRows) -> Vectors:
-        waiting = {layer: self._thread.submit(gather, self._tables[layer], array) for layer, array in rows.items()}
+        waiting = {layer: self._thread.submit(self._tables[layer].gather, array) for layer, array in rows.items()}
         return lambda layer: torch.from_numpy(waiting[layer].result()).to(self._device).flatten(2)
 
 
 def place(store: TableStore, name: PlacementName, device: torch.device) -> Placement:
     if name == "device":
         return DevicePlacement(store, device)
-    keep: Callable[[NDArray[np.float32]], NDArray[np.float32]] = np.array if name == "host" else np.asarray
-    return BackgroundPlacement({layer: keep(store.layer(layer)) for layer in store.spec.layers}, device)
+    tables = {layer: store.table(layer) for layer in store.spec.layers}
+    if name == "host":
+        tables = {layer: replace(table, records=table.records.copy()) for layer, table in tables.items()}
+    return BackgroundPlacement(tables, device)
+
+
+def _decoded(table: Table) -> Tensor:
+    """(rows, head_dim) float32"""
+    return torch.from_numpy(table.gather(np.arange(table.rows)))
 
 
 def offloaded(device: torch.device) -> PlacementName:

@@ -21,7 +21,7 @@ from hashing.corpus import Corpus, Document, Side
 from hashing.errors import EngramError
 from hashing.tokenizer import encode_documents
 
-VALIDATION_TOKENS = 1 << 17
+VALIDATION_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,213 @@
+"""The command line as a person meets it: every command works, and every mistake gets one sentence."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.run import Run
+
+LIMIT_BYTES = 200_000
+
+
+def engram(*arguments: str | Path, cwd: Path | None = None, limit: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the command; `limit` caps the size of any file it writes, as a full disk would."""
+
+    def cap() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "engram_cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, preexec_fn=cap, timeout=100, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, message: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(message, done.stderr), done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+
+
+def document(*arguments: str | Path) -> dict[str, Any]:
+    done = engram(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    return dict(json.loads(done.stdout))
+
+
+def test_build_vocab_train_generate_and_inspect(tmp_path: Path, corpus_path: Path) -> None:
+    run = tmp_path / "run"
+    vocab = document("build-vocab", "--corpus", corpus_path, "--size", "400", "--run", run)
+    assert vocab["tokens"] == 400
+    assert vocab["reduction_percent"] == pytest.approx(100 * (1 - vocab["canonical"] / 400))
+    assert sum(c["size"] for c in vocab["classes"]) <= 400
+    trained = document("train", "--corpus", corpus_path, "--preset", "nano", "--steps", "10", "--run", run)
+    assert trained["steps"] == 10
+    assert 0 < trained["validation_nats"] < trained["suppressed_nats"] + 1
+    resident = document("generate", "def ", "--max-tokens", "9", "--run", run)
+    offloaded = document("generate", "def ", "--max-tokens", "9", "--offload", "--run", run)
+    assert (resident["placement"], offloaded["placement"]) == ("device", "disk")
+    assert resident["text"] == offloaded["text"]
+    hashed, view = document("hash", "def parse", "--run", run), document("inspect", "ngram", "def parse", "--run", run)
+    assert hashed["token_ids"] == view["token_ids"]
+    last = hashed["rows"]["1"][-1]
+    orders = view["layers"]["1"]["orders"]
+    assert [row for order in orders.values() for row in order["rows"]] == last
+    assert all(norm > 0 for order in orders.values() for norm in order["row_norms"])
+
+
+def test_counts_of_ngrams_are_those_of_the_corpus(trained_run: Run) -> None:
+    view = document("inspect", "ngram", "self.", "--run", trained_run.folder)
+    vocab, ids = trained_run.vocab(), trained_run.tokenizer().encode("self.").ids
+    from runtime.tokens import Tokens
+
+    stream = vocab.mapping[Tokens.open(trained_run.train_folder / "tokens").ids("train")].tolist()
+    pair = vocab.mapping[ids[-2:]].tolist()
+    expected = sum(stream[i : i + 2] == pair for i in range(len(stream)))
+    assert expected > 100
+    assert view["layers"]["1"]["orders"]["2"]["corpus_count"] == expected
+
+
+@pytest.mark.parametrize(
+    "command", [["hash", "x"], ["train"], ["generate", "x"], ["serve", "--port", "0"], ["inspect", "ngram", "x"]]
+)
+def test_without_a_vocabulary_every_command_says_what_to_run_first(tmp_path: Path, command: list[str]) -> None:
+    done = engram(*command, cwd=tmp_path)
+    refused(done, 1, "hint: first run: engram build-vocab\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", [["generate", "x"], ["serve", "--port", "0"], ["inspect", "ngram", "x"], ["train", "--resume"]]
+)
+def test_a_run_without_a_model_says_what_to_run_first(vocab_run: Run, command: list[str]) -> None:
+    refused(engram(*command, "--run", vocab_run.folder), 1, f"hint: first run: engram train --run {vocab_run.folder}\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (None, ["--corpus", "FILE"], "no such file"),
+        (b"", ["--corpus", "FILE"], "empty"),
+        (b"\x7fELF\0\0\0", ["--corpus", "FILE"], "not text|not UTF-8"),
+        (b'{"model": 3}', ["FILE"], "not a tokenizer"),
+        (b"\xff\xfe", ["FILE"], "not a tokenizer"),
+        (None, ["./FILE"], "no such file"),
+    ],
+)
+def test_bad_input_to_build_vocab(tmp_path: Path, content: bytes | None, arguments: list[str], message: str) -> None:
+    if content is not None:
+        (tmp_path / "file.json").write_bytes(content)
+    done = engram("build-vocab", *(a.replace("FILE", "file.json") for a in arguments), "--run", "new", cwd=tmp_path)
+    refused(done, 1, message)
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_is_overwritten_without_force(trained_run: Run) -> None:
+    before = trained_run.vocab_path.read_bytes()
+    refused(engram("build-vocab", "--run", trained_run.folder), 1, "would be overwritten.*\nhint: .*--force")
+    refused(engram("train", "--run", trained_run.folder), 1, "already has a training\nhint: --resume")
+    assert trained_run.vocab_path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--resume", "--steps", "3"],
+        ["train", "--preset", "huge"],
+        ["hash", "x", "--spec", "none"],
+        ["generate", "x", "--offload", "--placement", "disk"],
+    ],
+)
+def test_a_wrong_call_exits_with_two(trained_run: Run, arguments: list[str]) -> None:
+    refused(engram(*arguments, "--run", trained_run.folder), 2, "hint: |--resume")
+
+
+def test_an_occupied_port(trained_run: Run) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        done = engram("serve", "--port", str(other.getsockname()[1]), "--run", trained_run.folder)
+    refused(done, 1, "cannot listen on 127.0.0.1.*\nhint: --port")
+
+
+def test_a_vocabulary_that_is_not_the_stores(tmp_path: Path, trained_run: Run, corpus_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run.folder, run)
+    assert engram("build-vocab", "--corpus", corpus_path, "--size", "300", "--run", run, "--force").returncode == 0
+    for command in (["generate", "x"], ["serve", "--port", "0"], ["inspect", "ngram", "x"], ["train", "--resume"]):
+        refused(engram(*command, "--run", run), 1, Run(run).spec().vocab_fingerprint)
+
+
+@pytest.mark.parametrize(
+    "damaged", ["model.safetensors", "config.json", "vocab.parquet", "tokenizer.json", "tables.zarr/zarr.json"]
+)
+def test_a_damaged_file_of_a_run(tmp_path: Path, trained_run: Run, damaged: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run.folder, run)
+    content = (run / damaged).read_bytes()
+    (run / damaged).write_bytes(content[: len(content) // 2])
+    refused(engram("generate", "x", "--run", run), 1, damaged.split("/")[0])
+
+
+def test_a_full_disk(tmp_path: Path, corpus_path: Path, vocab_run: Run) -> None:
+    refused(engram("build-vocab", "--corpus", corpus_path, "--run", tmp_path / "a", limit=1000), 1, "File too large")
+    assert [path.name for path in (tmp_path / "a").rglob("*")] == []
+    run = tmp_path / "b"
+    shutil.copytree(vocab_run.folder, run)
+    done = engram("train", "--corpus", corpus_path, "--preset", "nano", "--steps", "4", "--run", run, limit=LIMIT_BYTES)
+    refused(done, 1, "too large|No space")
+    assert not list(run.rglob("*.partial"))
+    assert not (run / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "began"),
+    [
+        (["build-vocab", "--run", "new"], "training a byte"),
+        (["train", "--preset", "nano", "--steps", "100000", "--corpus", "CORPUS", "--run", "RUN"], "step 0"),
+        (["demo", "--run", "new"], "training a byte"),
+    ],
+)
+def test_ctrl_c_leaves_nothing_half_written(
+    tmp_path: Path, vocab_run: Run, corpus_path: Path, command: list[str], began: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(vocab_run.folder, run)
+    arguments = [{"RUN": str(run), "CORPUS": str(corpus_path)}.get(a, a) for a in command]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engram_cli.main", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+        env=environment(),
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if began in line:
+                break
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(60) == 130, said
+    assert "Traceback" not in said
+    assert re.search("interrupted|stopped and saved", said)
+    assert not list(tmp_path.rglob("*.partial"))

@@ -1,0 +1,162 @@
+"""Training goes on after a kill as if nothing had happened, costs nothing for rows it does not read, and keeps its promises."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hashing.corpus import Corpus
+from hashing.errors import EngramError
+from runtime.checkpoint import load_run
+from runtime.presets import preset
+from runtime.row_table import RowTable
+from runtime.run import Run
+from runtime.tokens import Batches, Tokens
+from runtime.trainer import Trainer, with_overrides
+from table.store import TableStore
+from tests.conftest import build_vocab
+
+STEPS = 40
+
+
+def losses(run: Run) -> list[tuple[float, ...]]:
+    lines = (run.train_folder / "metrics.jsonl").read_text().splitlines()
+    return [tuple(v for k, v in json.loads(line).items() if k != "tokens_per_sec") for line in lines]
+
+
+def start(run: Run, corpus_path: Path) -> Trainer:
+    corpus = Corpus((corpus_path,))
+    build_vocab(run, corpus)
+    return Trainer.start(run, with_overrides(preset("nano"), STEPS, 3), "nano", corpus)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, corpus_path: Path) -> list[tuple[float, ...]]:
+    run = Run(tmp_path_factory.mktemp("whole") / "run")
+    for _ in start(run, corpus_path).steps():
+        pass
+    found = losses(run)
+    assert len(found) == STEPS
+    assert found[-1][1] < found[0][1] - 0.5, "it learns"
+    return found
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_sigkill_and_resume_give_the_same_losses(
+    tmp_path: Path, corpus_path: Path, uninterrupted: list[tuple[float, ...]], attempt: int
+) -> None:
+    """A child trains, announces every step, and is killed at a random moment of its steps or its checkpoints."""
+    run = Run(tmp_path / "run")
+    start(run, corpus_path)
+    child = (
+        "import sys\nfrom pathlib import Path\nfrom runtime.run import Run\nfrom runtime.trainer import Trainer\n"
+        "for report in Trainer.resume(Run(Path(sys.argv[1]))).steps():\n    print(report.step, flush=True)"
+    )
+    chance = random.Random(attempt)
+    for last in (chance.randrange(1, 20), chance.randrange(20, STEPS)):
+        with subprocess.Popen([sys.executable, "-c", child, str(run.folder)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if int(line) >= last:
+                    time.sleep(chance.random() * 0.05)
+                    os.kill(process.pid, signal.SIGKILL)
+                    break
+    for _ in Trainer.resume(run).steps():
+        pass
+    assert losses(run) == uninterrupted
+    load_run(run, torch.device("cpu"))
+
+
+def test_stopping_saves_where_it_stopped(tmp_path: Path, corpus_path: Path, uninterrupted: list[tuple[float, ...]]) -> None:
+    run = Run(tmp_path / "run")
+    trainer = start(run, corpus_path)
+    for _ in trainer.steps(stop=lambda: trainer.state.step == 7):
+        pass
+    again = Trainer.resume(run)
+    assert again.state.step == 7
+    for _ in again.steps():
+        pass
+    assert losses(run) == uninterrupted
+
+
+def test_a_step_of_rows_is_that_of_torch_adam_on_the_whole_table() -> None:
+    """When every row is read at every step, training unique rows is training the table."""
+    torch.manual_seed(0)
+    table = RowTable.create(6, 4, 0.02, 0, torch.device("cpu"))
+    whole = torch.nn.Parameter(table.weight.clone())
+    adam = torch.optim.Adam([whole], lr=0.01, betas=(0.9, 0.95), eps=1e-10)
+    rows = np.array([[[0, 1, 2], [3, 4, 5], [5, 5, 0]]])
+    for _ in range(5):
+        weights = torch.randn(1, 3, 12)
+        leaf = table.read(rows)
+        (leaf.batch_vectors() * weights).sum().backward()
+        table.step(leaf, 0.01)
+        adam.zero_grad()
+        (whole[torch.from_numpy(rows)].flatten(2) * weights).sum().backward()
+        adam.step()
+        torch.testing.assert_close(table.weight, whole.detach())
+
+
+def test_rows_that_were_not_read_stay_as_they_were() -> None:
+    table = RowTable.create(1000, 4, 0.02, 0, torch.device("cpu"))
+    before = table.weight.clone()
+    leaf = table.read(np.array([[[5, 900]]]))
+    leaf.batch_vectors().sum().backward()
+    table.step(leaf, 0.1)
+    changed = (table.weight != before).any(1).nonzero().flatten().tolist()
+    assert changed == [5, 900]
+
+
+def test_each_epoch_visits_every_window_once() -> None:
+    ids = np.arange(101, dtype=np.int32)
+    batches = Batches(ids, batch=2, length=10, seed=1)
+    for epoch in range(2):
+        firsts = np.concatenate([batches.at(step)[0][:, 0] for step in range(epoch * 5, epoch * 5 + 5)])
+        assert sorted(firsts) == list(range(0, 100, 10))
+    inputs, targets = batches.at(3)
+    assert np.array_equal(inputs + 1, targets)
+
+
+def test_the_encoded_corpus_is_the_corpus(trained_run: Run, corpus_path: Path) -> None:
+    tokens, tokenizer = Tokens.open(trained_run.train_folder / "tokens"), trained_run.tokenizer()
+    for side in ("train", "validation"):
+        texts = [d.text for d in Corpus((corpus_path,)).documents() if d.side == side]
+        assert tokenizer.decode(tokens.ids(side).tolist(), skip_special_tokens=True) == "".join(texts)
+        assert tokens.text_bytes[side] == sum(len(text.encode()) for text in texts)
+
+
+def test_a_model_and_tables_of_different_steps_are_refused(tmp_path: Path, corpus_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    trainer = start(run, corpus_path)
+    for _ in trainer.steps(stop=lambda: trainer.state.step == 2):
+        pass
+    older = tmp_path / "older.safetensors"
+    os.link(run.model_path, older)
+    for _ in trainer.steps(stop=lambda: trainer.state.step == 3):
+        pass
+    older.replace(run.model_path)
+    with pytest.raises(EngramError, match=r"of step 2.*of step 3"):
+        load_run(run, torch.device("cpu"))
+    Trainer.resume(run)
+    load_run(run, torch.device("cpu"))
+
+
+def test_tables_of_another_vocabulary_are_refused(tmp_path: Path, corpus_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    trainer = start(run, corpus_path)
+    for _ in trainer.steps(stop=lambda: trainer.state.step == 1):
+        pass
+    build_vocab(run, Corpus((corpus_path,)), size=400)
+    fingerprint = TableStore.open(run.tables_path).spec.vocab_fingerprint
+    with pytest.raises(EngramError, match=fingerprint):
+        load_run(run, torch.device("cpu"))
+    with pytest.raises(EngramError, match=fingerprint):
+        Trainer.resume(run)
