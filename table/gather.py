@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-from table.encoding import ENCODINGS, Encoding, Records
+from table.encoding import Encoding, Records
 from table.mapping import PAGE_BYTES, check, libc
 
 MADV_WILLNEED = 3
@@ -110,8 +110,3 @@ class Table:
             check(libc.mincore(begin + done * PAGE_BYTES, count * PAGE_BYTES, state.ctypes.data), "ask what is in memory")
             resident += int((state[:count] & 1).sum())
         return resident * PAGE_BYTES
-
-
-def gather(table: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float32]:
-    """(…, head_dim) The same for a float32 array (rows, head_dim) that is in memory."""
-    return Table(table.view(np.uint8), ENCODINGS["float32"], table.shape[1]).gather(rows)
