@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engram_cli.bench_gather import bench_gather
+from engram_cli.bench_table import bench_table
 from engram_cli.options import Json
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def bench() -> None:
 
 
 app.command("gather")(bench_gather)
+app.command("table")(bench_table)
 
 
 @app.command("hash")
