@@ -32,9 +32,11 @@ TASKS = 16  # into which a bufferful's partitions are divided
 
 
 def resident_bytes() -> int:
-    """The most memory this process has had resident so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """The memory this process has resident now; where /proc does not tell, the most it ever had."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Buffer:

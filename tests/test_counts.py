@@ -228,7 +228,7 @@ WITHIN_BUDGET = """
 import sys
 from pathlib import Path
 import numpy as np
-from hashing.counter import NgramCounter, resident_bytes
+from hashing.counter import NgramCounter
 from hashing.rule import IDENTITY
 from hashing.token_stream import array_pieces
 from hashing.vocab import CanonicalVocab
@@ -240,16 +240,18 @@ with NgramCounter(vocab, (2, 3, 4), budget, folder) as counter:
     for piece in array_pieces(folder / "ids.npy", ""):
         counter.add(piece.token_ids, piece.begins)
     counter.write(folder / "n.parquet")
-    print(counter.spills, resident_bytes())
+    # Not getrusage, whose figure a process inherits from the one that started it.
+    print(counter.spills, Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 def test_peak_memory_stays_within_the_budget(tmp_path: Path) -> None:
     """What is to be counted is several times what the budget has room for; the peak is that of the whole process."""
     ids = skewed(4_000_000, 3000)
     np.save(tmp_path / "ids.npy", ids)
     count(tmp_path, [ids[:100]], (2, 3, 4), small_vocab(3000))  # so that what is measured compiles nothing
-    budget = 400 << 20
+    budget = 360 << 20
     output = subprocess.run(
         [sys.executable, "-c", WITHIN_BUDGET, str(tmp_path), str(budget)],
         check=True,
@@ -259,7 +261,7 @@ def test_peak_memory_stays_within_the_budget(tmp_path: Path) -> None:
     ).stdout
     spills, peak = map(int, output.split())
     assert spills >= 1
-    assert peak <= budget
+    assert peak * 1024 <= budget
     pairs = ids[:-1].astype(np.int64) * 3000 + ids[1:]
     distinct, counts = np.unique(pairs, return_counts=True)
     found = NgramCounts.open(tmp_path / "n.parquet").order(2)
