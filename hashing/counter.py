@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hashing import ngram_kernel as kernel
 from hashing.counts import DiskRun, Packing, Run, Totals, write_counts
 from hashing.errors import EngramError, UsageError
+from hashing.token_stream import Piece
 from hashing.vocab import CanonicalVocab
 
 LONGEST_DOCUMENT = 1 << 18  # tokens
@@ -185,3 +186,14 @@ class NgramCounter:
             runs = self._spilled[order]
             runs.append(DiskRun.write(Path(self._scratch.name) / f"{order}-{len(runs)}", run))
         self._buffer.clear()
+
+
+def count_pieces(
+    pieces: Iterable[Piece], vocab: CanonicalVocab, orders: Sequence[int], memory_bytes: int, path: Path
+) -> Totals:
+    """Counts documents as they are read and writes the file of counts; see NgramCounter for what can be wrong."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NgramCounter(vocab, orders, memory_bytes, path.parent) as counter:
+        for piece in pieces:
+            counter.add(piece.token_ids, piece.begins)
+        return counter.write(path)
