@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from engram_cli import bench, build_vocab, hash
+from engram_cli import bench, build_vocab, hash, stats
 from hashing.errors import EngramError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.command("build-vocab")(build_vocab.build_vocab)
 app.command("hash")(hash.hash_text)
+app.add_typer(stats.app, name="stats")
 app.add_typer(bench.app, name="bench")
 
 

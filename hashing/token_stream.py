@@ -4,7 +4,7 @@ A `.npy` file of one dimension is one document and of two dimensions one per row
 is one document per row. Files are read in pieces, so memory does not grow with them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,15 @@ class Shard:
                 yield piece
 
 
-def text_pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[Piece]:
-    for ids in encode_documents(tokenizer, (document.text for document in corpus.documents())):
+def text_pieces(corpus: Corpus, tokenizer: Tokenizer, read: Callable[[int], None] = lambda _: None) -> Iterator[Piece]:
+    """`read` is told how many bytes of text were taken up."""
+
+    def texts() -> Iterator[str]:
+        for document in corpus.documents():
+            read(len(document.text.encode("utf-8", "surrogatepass")))
+            yield document.text
+
+    for ids in encode_documents(tokenizer, texts()):
         yield Piece(np.array(ids, np.int32))
 
 
