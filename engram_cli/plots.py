@@ -41,7 +41,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def plot_ranks(path: Path, counts: "Mapping[int, NDArray[np.int64]]") -> None:
-    figure, axes = _axes("A few n-grams are most of the traffic", "rank of the n-gram", "occurrences")
+    figure, axes = _axes("How often the n-grams occur", "rank of the n-gram", "occurrences")
     for (order, found), colour in zip(counts.items(), COLOURS, strict=False):
         ordered = np.sort(found)[::-1]
         ranks = np.unique(np.geomspace(1, len(ordered), 400).astype(int))
@@ -68,23 +68,30 @@ def plot_occupancy(path: Path, heads: "Sequence[HeadCollisions]") -> None:
 
 
 def plot_collisions(path: Path, curve: "Sequence[CurvePoint]") -> None:
+    """Points are measured, lines are what a uniform hash gives."""
+    from hashing.collisions import alone_probability
+
     figure, axes = _axes("Larger tables, fewer shared rows", "rows per head", "distinct n-grams that share their row")
+    bases = np.geomspace(min(p.base for p in curve), max(p.base for p in curve), 200)
     for order, colour, marker in zip(sorted({p.order for p in curve}), COLOURS, MARKERS, strict=False):
         points = [p for p in curve if p.order == order]
-        bases = [p.base for p in points]
-        axes.plot(bases, [p.shared_percent for p in points], marker, color=colour, label=f"{order}-grams, one head")
-        axes.plot(bases, [p.shared_expected_percent for p in points], color=colour, linewidth=1)
-        axes.plot(bases, [p.shared_in_all_percent for p in points], "--", color=colour, label=f"{order}-grams, every head")
-    axes.plot([], [], color="#444444", linewidth=1, label="uniform hash, one head")
+        measured = [p.base for p in points]
+        shared = np.array([1 - alone_probability(points[0].distinct, int(base)) for base in bases])
+        axes.plot(bases, 100 * shared, color=colour, linewidth=1)
+        axes.plot(bases, 100 * shared ** points[0].heads, "--", color=colour, linewidth=1)
+        axes.plot(measured, [p.shared_percent for p in points], marker, color=colour, label=f"{order}-grams, in one head")
+        in_all = [p.shared_in_all_percent for p in points]
+        axes.plot(measured, in_all, marker, color=colour, fillstyle="none", label=f"{order}-grams, in every head")
+    axes.plot([], [], color="#444444", linewidth=1, label="lines: a uniform hash")
     axes.set_xscale("log")
-    axes.set_ylim(0, 100)
+    axes.set_ylim(-2, 102)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
     _save(figure, path)
 
 
 def plot_misses(path: Path, curves: "Sequence[tuple[str, MissCurve]]", row_bytes: int) -> None:
-    figure, axes = _axes("What an LRU cache of rows misses", "cache size", "reads missed")
+    figure, axes = _axes("What an LRU cache of rows misses", "cache size", "reads missed, first reads included")
     for (name, curve), colour in zip(curves, COLOURS * len(curves), strict=False):
         size_bytes, percent = curve.cache_rows * row_bytes, 100 * curve.miss_ratio
         axes.plot(size_bytes, percent, color=colour, label=name)

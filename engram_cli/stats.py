@@ -152,7 +152,8 @@ def traffic(
     if plot:
         from engram_cli.plots import plot_misses
 
-        plot_misses(plot, [(f"layer {f['layer']}, {f['orders']}", f["curve"]) for f in found], row_bytes)
+        drawn = [f for f in found if f["layer"] == rule.layers[0]]
+        plot_misses(plot, [(f"{f['orders']}, layer {f['layer']}", f["curve"]) for f in drawn], row_bytes)
     shown = [{k: v for k, v in f.items() if k != "curve"} for f in found]
     if json:
         print_json({"cache_bytes": cache_rows * row_bytes, "row_bytes": row_bytes, "streams": shown})
@@ -224,11 +225,10 @@ class _Counting:
 def _bases(text: str, plotted: bool) -> list[int]:
     from hashing.errors import UsageError
 
-    if not text:
-        return list(PLOTTED_BASES) if plotted else []
-    if not all(part.strip().isdigit() and int(part) > 1 for part in text.split(",")):
+    if not all(part.strip().isdigit() and int(part) > 1 for part in text.split(",") if text):
         raise UsageError(f'"{text}" is not a list of table sizes', hint="as in --base 100000,646400,2262400")
-    return [int(part) for part in text.split(",")]
+    given = {int(part) for part in text.split(",") if part}
+    return sorted(given | set(PLOTTED_BASES)) if plotted else sorted(given)
 
 
 def _document(spec: "HashSpec", counts: "NgramCounts", bases: list[int]) -> dict[str, Any]:

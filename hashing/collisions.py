@@ -218,6 +218,8 @@ class CurvePoint:
     base: int
     layer: int
     order: int
+    heads: int
+    distinct: int
     occupied_percent: float
     shared_percent: float
     shared_expected_percent: float
@@ -242,6 +244,8 @@ def _point(base: int, heads: list[HeadCollisions], joint: JointCollisions) -> Cu
         base=base,
         layer=joint.layer,
         order=joint.order,
+        heads=len(heads),
+        distinct=joint.distinct,
         occupied_percent=100 * float(np.mean([h.occupied.found / h.rows for h in heads])),
         shared_percent=100 * float(np.mean([h.shared.found / h.distinct for h in heads])),
         shared_expected_percent=100 * float(np.mean([h.shared.expected / h.distinct for h in heads])),
