@@ -9,7 +9,7 @@ from engram_cli.options import DEFAULT_RUN, Json, RunDir
 
 def hash_text(
     text: Annotated[str, typer.Argument(help="The text whose addresses to show.")],
-    spec: Annotated[str, typer.Option(help="A named spec over the run's vocabulary, instead of the run's own.")] = "",
+    spec: Annotated[str, typer.Option(help="A named spec, or a spec's JSON file, over the run's vocabulary.")] = "",
     run: RunDir = DEFAULT_RUN,
     json: Json = False,
 ) -> None:
@@ -23,12 +23,12 @@ def hash_text(
 
     from engram_cli.output import print_json, print_table
     from hashing.hasher import Hasher
-    from hashing.presets import preset
+    from hashing.presets import chosen_spec
     from runtime.run import Run
 
     source = Run(run)
     tokenizer, vocab = source.tokenizer(), source.vocab()
-    rule = preset(spec).spec(vocab) if spec else source.spec()
+    rule = chosen_spec(spec, vocab) if spec else source.spec()
     encoding = tokenizer.encode(text, add_special_tokens=False)
     canonical = vocab.canonical(np.array([encoding.ids], np.int64))
     hasher = Hasher(rule)

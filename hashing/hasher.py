@@ -20,8 +20,7 @@ Ids = NDArray[np.integer]
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.signedinteger]
 
-LEAST_POSITIONS = 1 << 14  # of a task; with fewer, starting it costs more than it saves
-TASKS_PER_THREAD = 4  # so that a thread held up by other work leaves its share to the rest
+LEAST_POSITIONS = 1 << 16  # of a task; with fewer, starting it costs more than it saves
 NO_BOUNDARY = -1  # equals no id that is read: ids below 0 are dead
 
 
@@ -74,7 +73,7 @@ class Hasher:
         sequences = self._sequences(ids, history, starts)
         constants, flat = self._constants[layer], rows.reshape(-1)
 
-        share = max(LEAST_POSITIONS, -(-ids.size // ((os.cpu_count() or 1) * TASKS_PER_THREAD)))
+        share = max(LEAST_POSITIONS, -(-ids.size // (os.cpu_count() or 1)))
 
         def work(first: int) -> int:
             return int(hash_range(*sequences, first, min(first + share, ids.size), *constants, flat))

@@ -5,6 +5,7 @@ the number of canonical ids decides the multipliers; `published_ids` says how ma
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -101,5 +102,15 @@ PRESETS = {
 
 def preset(name: str) -> Preset:
     if name not in PRESETS:
-        raise UsageError(f'no spec is called "{name}"', hint=f"the names are {', '.join(PRESETS)}")
+        raise UsageError(f'no spec is called "{name}"', hint=f"the names are {', '.join(PRESETS)}; or name a spec's JSON file")
     return PRESETS[name]
+
+
+def chosen_spec(name: str, vocab: CanonicalVocab) -> HashSpec:
+    """A preset over the vocabulary, or the spec in a JSON file of that name, which must be of this vocabulary."""
+    if name in PRESETS or not Path(name).is_file():
+        return preset(name).spec(vocab)
+    spec = HashSpec.load(Path(name))
+    if spec.vocab_fingerprint != vocab.fingerprint:
+        raise EngramError(f"{name} addresses vocabulary {spec.vocab_fingerprint}, but the one given is {vocab.fingerprint}")
+    return spec

@@ -17,7 +17,8 @@ from hashing.errors import EngramError
 from runtime.memory import EngramMemory, Gate, MemoryConfig
 
 LOSS_POSITIONS = 256
-MEMORY_GAIN = 2.0  # of the memory's projection: rows start small and, at this gain, their first steps already count (docs/log.md)
+# Of the memory's projection. Rows start small; at this gain their first steps already count (docs/log.md).
+MEMORY_GAIN = 2.0
 
 Vectors = Callable[[int], Tensor]
 """The vectors (B, T, E) of a layer, waited for if need be."""

@@ -22,7 +22,10 @@ def blocks(language: str) -> list[str]:
 
 def test_the_map_has_a_line_for_every_file() -> None:
     tracked = {
-        f"{room}/{path.relative_to(ROOT / room)}" for room in ROOMS for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py"
+        f"{room}/{path.relative_to(ROOT / room)}"
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+        if path.name != "__init__.py"
     }
     mapped = set(re.findall(r"^\| `([a-z_]+/[a-z_/]+\.py)` \| \S", README, re.MULTILINE))
     assert mapped == tracked

@@ -1,0 +1,141 @@
+"""Occupancy and collisions against theory and against sets, and a bad hash that must show."""
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hashing import reference
+from hashing.collisions import (
+    Effective,
+    alone_probability,
+    effective,
+    head_collisions,
+    joint_collisions,
+    occupancy,
+    shared_weight,
+    size_curve,
+    with_base,
+)
+from hashing.counter import NgramCounter, resident_bytes
+from hashing.counts import NgramCounts
+from hashing.errors import EngramError
+from hashing.rule import IDENTITY
+from hashing.spec import HashSpec, assign_primes, seeded_multipliers
+from hashing.vocab import CanonicalVocab
+
+SIZE = 5000
+
+
+def make_spec(fingerprint: str = "any", base: int = 20_000, boundary: int | None = None) -> HashSpec:
+    return HashSpec(
+        layers=(1, 3),
+        primes=assign_primes(2, 2, 4, base),
+        multipliers=seeded_multipliers("numpy", 0, (1, 3), 3, SIZE),
+        pad_id=2,
+        canonical_size=SIZE,
+        vocab_fingerprint=fingerprint,
+        boundary_id=boundary,
+    )
+
+
+def random_grams(distinct: int, order: int, seed: int = 0) -> Effective:
+    rng = np.random.default_rng(seed)
+    ids = np.unique(rng.integers(0, SIZE, (distinct, order)), axis=0)
+    return Effective(ids, rng.zipf(1.5, len(ids)).clip(max=10_000).astype(np.int64))
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> tuple[NgramCounts, list[list[int]], CanonicalVocab]:
+    names = tuple(f"<{i}>" for i in range(SIZE))
+    vocab = CanonicalVocab(names, names, np.arange(SIZE, dtype=np.int32), names, IDENTITY.name)
+    documents = [np.random.default_rng(seed).zipf(1.3, 200).clip(max=SIZE - 1) for seed in range(5)]
+    with NgramCounter(vocab, (2, 3), resident_bytes() + (256 << 20), tmp_path) as counter:
+        for ids in documents:
+            counter.add(ids)
+        counter.write(tmp_path / "n.parquet")
+    return NgramCounts.open(tmp_path / "n.parquet"), [d.tolist() for d in documents], vocab
+
+
+def test_theory_against_throwing_balls() -> None:
+    balls, rows, throws = 300, 200, 4000
+    rng = np.random.default_rng(0)
+    weights = rng.integers(1, 20, balls)
+    occupied, shared = [], []
+    for _ in range(throws):
+        where = rng.integers(0, rows, balls)
+        load = np.bincount(where, minlength=rows)
+        occupied.append(np.count_nonzero(load))
+        shared.append(weights[load[where] > 1].sum())
+    for sample, (mean, deviation) in [(occupied, occupancy(balls, rows)), (shared, shared_weight(weights, rows))]:
+        assert np.mean(sample) == pytest.approx(mean, abs=5 * deviation / throws**0.5)
+        assert np.std(sample) == pytest.approx(deviation, rel=0.06)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_random_ngrams_fill_tables_as_a_uniform_hash_does(order: int) -> None:
+    heads, joint = joint_collisions(make_spec(), 1, order, random_grams(30_000, order))
+    for head in heads:
+        for compared in (head.occupied, head.shared, head.shared_traffic):
+            assert abs(compared.z) < 4.5, head
+    assert abs(joint.shared_in_all.z) < 4.5
+    assert joint.correlation_largest < 5 * joint.correlation_noise
+    assert sum(joint.alone_in) == joint.distinct
+    assert np.array(joint.alone_in) == pytest.approx(np.array(joint.alone_in_expected), abs=5 * joint.distinct**0.5)
+
+
+def test_a_bad_hash_shows() -> None:
+    spec = replace(make_spec(), multipliers=((1, 1, 1), (1, 1, 1)), seeding=None, seed=None)
+    heads, joint = joint_collisions(spec, 1, 2, random_grams(30_000, 2))
+    assert all(head.occupied.z < -50 and head.shared.z > 50 for head in heads)
+    assert joint.correlation > 0.9
+
+
+def test_figures_against_sets(counted: tuple[NgramCounts, list[list[int]], CanonicalVocab]) -> None:
+    """Everything again from the reference's rows of the documents themselves."""
+    counts, documents, vocab = counted
+    spec = make_spec(vocab.fingerprint, base=1000, boundary=7)
+    for order, column in [(2, 1), (3, 6)]:
+        row_ngrams: defaultdict[int, set[tuple[int, ...]]] = defaultdict(set)
+        row_traffic: defaultdict[int, int] = defaultdict(int)
+        reads = []
+        for ids in documents:
+            for t, rows in enumerate(reference.rows(spec, 3, ids)):
+                ngram = tuple(reversed(reference.slots(spec, ids, t)[:order]))
+                row = rows[column] - spec.offsets(3)[column]
+                row_ngrams[row].add(ngram)
+                row_traffic[row] += 1
+                reads.append((row, ngram))
+        heads = [head for head, _ in head_collisions(spec, 3, order, effective(spec, counts, order))]
+        head = heads[column % spec.heads]
+        assert head.distinct == len({ngram for _, ngram in reads})
+        assert head.occupied.found == len(row_ngrams)
+        assert head.shared.found == sum(len(s) for s in row_ngrams.values() if len(s) > 1)
+        assert head.shared_traffic.found == sum(row_traffic[row] for row, s in row_ngrams.items() if len(s) > 1)
+        top = head.heaviest[0]
+        assert row_traffic[top.row] == max(row_traffic.values())
+        assert top.distinct == len(row_ngrams[top.row])
+        assert top.ngram in row_ngrams[top.row]
+        assert top.traffic_percent == pytest.approx(100 * row_traffic[top.row] / len(reads))
+
+
+def test_more_rows_collide_less(counted: tuple[NgramCounts, list[list[int]], CanonicalVocab]) -> None:
+    counts, _, vocab = counted
+    points = size_curve(make_spec(vocab.fingerprint), counts, [500, 5000, 50_000])
+    assert len(points) == 3 * 2 * 2
+    for layer in (1, 3):
+        shared = [p.shared_percent for p in points if (p.layer, p.order) == (layer, 3)]
+        assert shared == sorted(shared, reverse=True)
+    assert with_base(make_spec(), 500).primes[0][0][0] == 503
+
+
+def test_counts_of_another_vocabulary_are_refused(counted: tuple[NgramCounts, list[list[int]], CanonicalVocab]) -> None:
+    with pytest.raises(EngramError, match="was counted with vocabulary"):
+        effective(make_spec("another"), counted[0], 2)
+
+
+def test_one_ngram_is_alone() -> None:
+    assert alone_probability(1, 10) == 1
+    assert occupancy(1, 10) == (pytest.approx(1), pytest.approx(0, abs=1e-6))
