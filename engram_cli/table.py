@@ -77,28 +77,37 @@ def _named_spec(name: str, vocab: Any, head_dim: int = 0) -> tuple["HashSpec", i
 
 
 @app.command("info")
-def info(path: StorePath = None, run: RunDir = DEFAULT_RUN, json: Json = False) -> None:
+def info(
+    path: StorePath = None,
+    resident: Annotated[bool, typer.Option("--resident", help="Also say how much of the tables is in memory now.")] = False,
+    run: RunDir = DEFAULT_RUN,
+    json: Json = False,
+) -> None:
     """Show layers, rows, bytes, encoding, fingerprints and origin of a store.
 
     Example: engram table info
 
-    Example: engram table info v41.zarr --json
+    Example: engram table info v41.zarr --resident --json
     """
     from runtime.run import Run
     from table.store import TableStore
 
-    _print_info(TableStore.open(path or Run(run).tables_path), json)
+    _print_info(TableStore.open(path or Run(run).tables_path), json, resident)
 
 
-def _print_info(store: "TableStore", json: bool) -> None:
+def _print_info(store: "TableStore", json: bool, resident: bool = False) -> None:
     from engram_cli.output import byte_text, print_json, print_table
 
     content = _info(store)
+    if resident:
+        content["resident_bytes"] = sum(store.table(layer).resident_bytes() for layer in store.spec.layers)
     if json:
         print_json(content)
         return
     size = f"{byte_text(content['disk_bytes'])} on disk, {byte_text(content['apparent_bytes'])} apparent"
     print(f"{store.path}: {content['encoding']}, {content['row_bytes']} bytes a row, {size}")
+    if resident:
+        print(f"{byte_text(content['resident_bytes'])} in memory")
     vocab = content["vocab_fingerprint"] or "not known"
     print(f"spec {content['spec_fingerprint']}, vocabulary {vocab} ({content['canonical_ids']:,} canonical ids)")
     print(f"origin: {content['origin']['kind']} {content['origin']['name']}" if content["origin"] else "origin: made here")

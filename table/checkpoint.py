@@ -123,13 +123,13 @@ class Folder:
             return None
         return file, file.tensors[name]
 
-    def part(self, name: str, dtype: str | None, rows: int, width: int, cut: tuple[int, Plane, int]) -> FilePart | None:
+    def part(self, name: str, dtype: str, rows: int, width: int, cut: tuple[int, Plane, int]) -> FilePart | None:
         """The rows of a table's tensor; `cut` is its layer, plane and first row. Another dtype or shape is a fault."""
         found = self.tensor(name)
         if found is None:
             return None
         file, tensor = found
-        fits = self.expect(f"dtype of {name}", tensor.dtype, dtype) if dtype else True
+        fits = self.expect(f"dtype of {name}", tensor.dtype, dtype)
         if not (self.expect(f"shape of {name}", list(tensor.shape), [rows, width]) and fits):
             return None
         layer, plane, first_row = cut

@@ -92,7 +92,7 @@ def _write_file(store: TableStore, file: OriginFile, kept: BinaryIO, target: Bin
             progress(task.result())
     for tensor, cut in tensors:
         if cut.plane == "table_scale":
-            write_at(target.fileno(), tensor.begin, _scale_bytes(store.manifest.layers[cut.layer].scale, tensor.dtype))
+            write_at(target.fileno(), tensor.begin, _scale_bytes(store.manifest.layers[cut.layer].scale))
 
 
 def _together(tensors: Iterable[tuple[Tensor, Cut]]) -> list[list[tuple[Tensor, Cut]]]:
@@ -152,9 +152,9 @@ def _write_rows(store: TableStore, planes: Sequence[tuple[Tensor, Cut]], first: 
     return count * sum(widths)
 
 
-def _scale_bytes(scale: float, dtype: str) -> NDArray[np.uint8]:
-    encoding = ENCODINGS[{"BF16": "bfloat16", "F32": "float32"}[dtype]]
-    return encoding.encoded(np.array([[scale]], np.float32))[0].reshape(-1)
+def _scale_bytes(scale: float) -> NDArray[np.uint8]:
+    """As bfloat16, which every scale of a table is."""
+    return ENCODINGS["bfloat16"].encoded(np.array([[scale]], np.float32))[0].reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)

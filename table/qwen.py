@@ -8,7 +8,6 @@ the truth; that they also follow from the initialiser is checked, as are the pri
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hashing.errors import EngramError
 from hashing.presets import NO_VOCAB
@@ -130,27 +129,17 @@ def _layer(
 
 
 def _table_scale(folder: Folder, name: str, block: int) -> float:
-    """The scalar that an FP8 table's codes are taken against."""
+    """The scalar that an FP8 table's codes are taken against; 1 where it cannot be used, and a fault says why."""
     found = folder.tensor(name)
     if found is None:
         return 1.0
     file, tensor = found
-    if not folder.expect(f"shape of {name}", list(tensor.shape), [1]):
+    fits = folder.expect(f"shape of {name}", list(tensor.shape), [1])
+    if not (folder.expect(f"dtype of {name}", tensor.dtype, "BF16") and fits):
         return 1.0
     folder.cuts.setdefault(file.path.name, []).append(Cut(name, block, "table_scale"))
-    return scalar(folder, file.read(name), name, tensor.dtype)
-
-
-def scalar(folder: Folder, content: bytes, name: str, dtype: str) -> float:
-    bits: NDArray[np.float32]
-    if dtype == "BF16":
-        bits = (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
-    elif folder.expect(f"dtype of {name}", dtype, "F32" if dtype == "F32" else "BF16"):
-        bits = np.frombuffer(content, "<f4")
-    else:
-        return 1.0
-    value = float(bits[0])
-    if not (np.isfinite(value) and value > 0):
+    value = float(ENCODINGS["bfloat16"].decoded(np.frombuffer(file.read(name), np.uint8)[None], 1)[0, 0])
+    if not 0 < value < np.inf:
         folder.faults.append(f"{name} is {value}, expected a positive number")
         return 1.0
     return value

@@ -173,11 +173,9 @@ def _copier(table: NDArray[np.float32]) -> Fill:
     return fill
 
 
-def create_store(
-    path: Path, spec: HashSpec, mapping: NDArray[np.int32], encoding: Encoding, head_dim: int, scale: float = 1.0
-) -> TableStore:
+def create_store(path: Path, spec: HashSpec, mapping: NDArray[np.int32], encoding: Encoding, head_dim: int) -> TableStore:
     """A store of zeros: no shard is there, so it costs kilobytes whatever its size."""
-    layers = cut_layers(spec, encoding, head_dim, dict.fromkeys(spec.layers, scale))
+    layers = cut_layers(spec, encoding, head_dim)
     with StoreWriter(path, Manifest(encoding, head_dim, spec, layers), mapping) as writer:
         writer.finish()
     return TableStore.open(path)
