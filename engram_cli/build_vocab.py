@@ -12,7 +12,7 @@ CLASSES_SHOWN = 12
 def build_vocab(
     tokenizer: Annotated[str, typer.Argument(help="A tokenizer.json, a folder holding one, or a hub id.")] = "",
     corpus: CorpusPaths = None,
-    size: Annotated[int, typer.Option(min=257, help="Tokens of the byte-level BPE trained when no tokenizer is given.")] = 8192,
+    size: Annotated[int, typer.Option(min=257, help="Tokens of the byte-level BPE trained when no tokenizer is given.")] = 2048,
     text_key: TextKey = "text",
     text_column: TextColumn = "text",
     run: RunDir = DEFAULT_RUN,
