@@ -1,7 +1,7 @@
 """How fast n-grams are counted here, against numpy's `unique` on the same ids.
 
-Numpy counts n-grams packed into one 64-bit word, or as two columns where they do not fit; it counts no documents. Best of several
-rounds in which both take turns.
+Numpy counts n-grams packed into one 64-bit word, or as two columns where they do not fit; it counts no documents. Best of
+several rounds in which both take turns.
 """
 
 from collections.abc import Callable
