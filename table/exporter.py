@@ -6,7 +6,7 @@ store's own, so a store whose rows were edited exports a checkpoint that differs
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,12 +84,24 @@ def _write_file(store: TableStore, file: OriginFile, kept: BinaryIO, target: Bin
     with direct, ThreadPoolExecutor(2 * THREADS, thread_name_prefix="export") as threads:
         place = Place(target.fileno(), direct.fileno())
         tasks = [
-            threads.submit(_write_rows, store, tensor, cut, first, count, place)
-            for tensor, cut in tensors
-            for first, count in _pieces(store, tensor, cut)
+            threads.submit(_write_rows, store, planes, first, count, place)
+            for planes in _together(tensors)
+            for first, count in _pieces(store, planes[0][0].shape[0])
         ]
         for task in tasks:
             progress(task.result())
+    for tensor, cut in tensors:
+        if cut.plane == "table_scale":
+            write_at(target.fileno(), tensor.begin, _scale_bytes(store.manifest.layers[cut.layer].scale, tensor.dtype))
+
+
+def _together(tensors: Iterable[tuple[Tensor, Cut]]) -> list[list[tuple[Tensor, Cut]]]:
+    """Planes of the same rows, so that a record is read once."""
+    groups: dict[tuple[int, int], list[tuple[Tensor, Cut]]] = {}
+    for tensor, cut in tensors:
+        if cut.plane != "table_scale":
+            groups.setdefault((cut.layer, cut.first_row), []).append((tensor, cut))
+    return list(groups.values())
 
 
 def _header(store: TableStore, file: OriginFile, kept: BinaryIO) -> SafetensorsFile:
@@ -115,34 +127,29 @@ def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
         count -= len(piece)
 
 
-def _pieces(store: TableStore, tensor: Tensor, cut: Cut) -> Iterator[tuple[int, int]]:
-    """First row within the tensor and count, about TASK_BYTES each."""
-    if cut.plane == "table_scale":
-        yield 0, 1
-        return
-    rows = tensor.shape[0]
+def _pieces(store: TableStore, rows: int) -> Iterator[tuple[int, int]]:
+    """First row and count, about TASK_BYTES each."""
     step = max(1, TASK_BYTES // store.row_bytes)
     for first in range(0, rows, step):
         yield first, min(step, rows - first)
 
 
-def _write_rows(store: TableStore, tensor: Tensor, cut: Cut, first: int, count: int, place: "Place") -> int:
-    """Writes rows of one plane to their place in the file; gives how many bytes."""
-    if cut.plane == "table_scale":
-        write_at(place.cached, tensor.begin, _scale_bytes(store.manifest.layers[cut.layer].scale, tensor.dtype))
-        return tensor.end - tensor.begin
+def _write_rows(store: TableStore, planes: Sequence[tuple[Tensor, Cut]], first: int, count: int, place: "Place") -> int:
+    """Writes the planes of rows to their places in the file; gives how many bytes."""
     codes = store.encoding.code_bytes(store.head_dim)
-    columns = slice(0, codes) if cut.plane == "codes" else slice(codes, store.row_bytes)
-    width = (tensor.end - tensor.begin) // tensor.shape[0]
+    columns = {"codes": slice(0, codes), "scales": slice(codes, store.row_bytes)}
+    widths = [(tensor.end - tensor.begin) // tensor.shape[0] for tensor, _ in planes]
+    targets = [Pages(place, tensor.begin + first * width) for (tensor, _), width in zip(planes, widths, strict=True)]
     buffer = np.empty((max(1, PIECE_BYTES // store.row_bytes), store.row_bytes), np.uint8)
-    pages = Pages(place, tensor.begin + first * width, len(buffer) * width)
+    cut = planes[0][1]
     for done in range(first, first + count, len(buffer)):
         records = buffer[: min(len(buffer), first + count - done)]
         store.read_records(cut.layer, cut.first_row + done, records)
-        pages.room(len(records) * width).reshape(len(records), width)[:] = records[:, columns]
-        pages.write_whole()
-    pages.write_rest()
-    return count * width
+        for (_, plane), width, pages in zip(planes, widths, targets, strict=True):
+            pages.room(len(records) * width).reshape(len(records), width)[:] = records[:, columns[plane.plane]]
+    for pages in targets:
+        pages.write_all()
+    return count * sum(widths)
 
 
 def _scale_bytes(scale: float, dtype: str) -> NDArray[np.uint8]:
@@ -161,29 +168,31 @@ class Place:
 class Pages:
     """Bytes on their way to a range of a file: whole pages go past the page cache, parts of pages at the ends through it."""
 
-    def __init__(self, place: Place, offset: int, most_bytes: int) -> None:
-        """`most_bytes` is how much is asked for at once."""
+    def __init__(self, place: Place, offset: int) -> None:
         self.place = place
-        self.memory = np.frombuffer(mmap.mmap(-1, most_bytes + 2 * PAGE_BYTES), np.uint8)
+        self.memory = np.frombuffer(mmap.mmap(-1, 2 * PIECE_BYTES), np.uint8)
         self.page = offset // PAGE_BYTES * PAGE_BYTES  # place in the file of the memory's begin
         self.begin = self.end = offset % PAGE_BYTES
 
     def room(self, count: int) -> NDArray[np.uint8]:
-        """(count,) Where the next bytes are to be put."""
+        """(count,) Where the next bytes are to be put, PIECE_BYTES at most."""
+        if self.end + count > len(self.memory):
+            self._write_whole()
         self.end += count
         return self.memory[self.end - count : self.end]
 
-    def write_whole(self) -> None:
+    def _write_whole(self) -> None:
         whole = self.end // PAGE_BYTES * PAGE_BYTES
         if self.begin and whole:
             write_at(self.place.cached, self.page + self.begin, self.memory[self.begin : PAGE_BYTES])
-        first = PAGE_BYTES if self.begin else 0
-        write_at(self.place.direct, self.page + first, self.memory[first:whole])
+            self.begin = PAGE_BYTES
+        write_at(self.place.direct, self.page + self.begin, self.memory[self.begin : whole])
         if whole:
             self.memory[: self.end - whole] = self.memory[whole : self.end]
             self.page, self.begin, self.end = self.page + whole, 0, self.end - whole
 
-    def write_rest(self) -> None:
+    def write_all(self) -> None:
+        self._write_whole()
         write_at(self.place.cached, self.page + self.begin, self.memory[self.begin : self.end])
 
 
