@@ -34,16 +34,18 @@ def generate(
     where = chosen_placement(placement, offload)
     generator = Generator.load(Run(run), where)
     sampling = Sampling(max_tokens, temperature, top_p, seed)
-    prompt_ids, pieces, tokens, begin = generator.encode(prompt), [], 0, time.perf_counter()
+    begin, marks, pieces = time.perf_counter(), [], []
     if not json:
         sys.stdout.write(prompt)
-    for piece, count in generator.text(prompt_ids, sampling):
+    for piece, count in generator.text(generator.encode(prompt), sampling):
         pieces.append(piece)
-        tokens += count
+        marks.append((time.perf_counter(), count))
         if not json:
             sys.stdout.write(piece)
             sys.stdout.flush()
-    speed = tokens / (time.perf_counter() - begin)
+    tokens = sum(count for _, count in marks)
+    (first, first_count), (last, _) = marks[0], marks[-1]
+    speed = (tokens - first_count) / (last - first) if last > first else 0.0
     if json:
         print_json(
             {
@@ -51,9 +53,10 @@ def generate(
                 "text": "".join(pieces),
                 "tokens": tokens,
                 "placement": where,
+                "first_token_sec": first - begin,
                 "tokens_per_sec": speed,
             }
         )
         return
     print()
-    note(f"{tokens} tokens, {speed:,.0f} tokens/s, tables on {where}")
+    note(f"{tokens} tokens, {speed:,.0f} tokens/s after the first, tables on {where}")

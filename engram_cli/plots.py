@@ -33,9 +33,13 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _save(figure: Figure, path: Path) -> None:
+def check_format(path: Path) -> None:
+    """Raises UsageError for a picture that could not be written, before anything is computed for it."""
     if path.suffix not in {".png", ".svg"}:
         raise UsageError(f"{path} would be a picture in an unknown format", hint="name a .png or .svg file")
+
+
+def _save(figure: Figure, path: Path) -> None:
     with atomic_path(path) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=160)
 

@@ -72,6 +72,8 @@ def report(
     from hashing.presets import chosen_spec
     from runtime.run import Run
 
+    if plot:
+        _check_format(plot)
     source = Run(run)
     vocab = source.vocab()
     rule = chosen_spec(spec, vocab) if spec else source.spec()
@@ -142,6 +144,8 @@ def traffic(
     from hashing.presets import chosen_spec
     from runtime.run import Run
 
+    if plot:
+        _check_format(plot)
     source = Run(run)
     vocab = source.vocab()
     rule = chosen_spec(spec, vocab) if spec else source.spec()
@@ -425,6 +429,12 @@ def _print_curve(curve: "list[CurvePoint]") -> None:
         for p in curve
     )
     print_table("By table size", columns, rows, left=3)
+
+
+def _check_format(path: Path) -> None:
+    from engram_cli.plots import check_format
+
+    check_format(path)
 
 
 def _plot(path: Path, counts: "NgramCounts", document: dict[str, Any]) -> None:

@@ -80,13 +80,19 @@ class Corpus:
         ]
 
     def documents(self) -> Iterator[Document]:
-        """Streams every document in a fixed order. Raises EngramError for unreadable data, or when there is no text at all."""
+        """Streams every document in a fixed order.
+
+        Raises EngramError for unreadable data, for a file that changes while it is read, or when there is no text at all.
+        """
         empty = True
         for file, named in self.files():
+            before = _state(file)
             for document in self._read(file, named):
                 if document.text:
                     empty = False
                     yield document
+            if _state(file) != before:
+                raise EngramError(f"{file} changed while it was read", hint="read a copy that nothing writes to")
         if empty:
             raise EngramError(f"the corpus is empty: no text in {', '.join(map(str, self.roots))}")
 
@@ -138,6 +144,12 @@ class Corpus:
                         yield Document(f"{file}:{rows}", text or "")
         except pa.ArrowInvalid as e:
             raise EngramError(f"{file} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Size and time of the last change."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def content_suffix(file: Path) -> str:

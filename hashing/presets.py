@@ -68,7 +68,7 @@ class Preset:
 
 DEEPSEEK_V3_IDS = 98_627
 PRESETS = {
-    "tiny": Preset(layers=(1, 3), max_order=3, heads=4, base_rows=50_000, head_dim=32, pad_token_id=0),
+    "tiny": Preset(layers=(0, 1), max_order=3, heads=4, base_rows=50_000, head_dim=32, pad_token_id=0),
     "engram-demo": Preset(
         layers=(1, 15), max_order=3, heads=8, base_rows=646_400, head_dim=64, pad_token_id=2, published_ids=DEEPSEEK_V3_IDS
     ),

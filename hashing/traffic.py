@@ -36,7 +36,7 @@ class MissCurve:
 def curve_sizes(distinct: int) -> NDArray[np.int64]:
     """Cache sizes in rows, sixteen to a doubling, the last holding everything."""
     steps = 2.0 ** np.arange(0, np.log2(max(distinct, 1)) + 1 / 16, 1 / 16)
-    return np.unique(np.concatenate([steps.astype(np.int64), [max(distinct, 1)]]))
+    return np.unique(np.minimum(np.concatenate([steps, [distinct]]).astype(np.int64), distinct))
 
 
 def miss_curve(reads: NDArray[np.integer], exact_reads: int = EXACT_READS) -> MissCurve:

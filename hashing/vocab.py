@@ -97,6 +97,11 @@ class CanonicalVocab:
         order = np.argsort(-sizes, kind="stable")[:count]
         return [(self.keys[i], int(sizes[i])) for i in order]
 
+    def members(self, canonical_id: int) -> list[int]:
+        """The token ids of a class, in order."""
+        ids: list[int] = np.flatnonzero(self.mapping == canonical_id).tolist()
+        return ids
+
     def save(self, path: Path) -> None:
         keys = [self.keys[i] for i in self.mapping]
         columns = [range(len(self.tokens)), self.tokens, self.texts, self.mapping, keys]

@@ -20,7 +20,6 @@ code is always ±127 or ±7 and its product with the scale is exact. A NaN makes
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -177,26 +176,60 @@ def _decode_int4(words, row, scale, out, i):  # type: ignore[no-untyped-def]
                 out[i, j] = _int4_value(words[row, j >> 1], j & 1) * factor
 
 
-def _gather_kernel(decode: Callable[..., None]) -> Callable[..., int]:
-    """The kernel that decodes `rows` of `words` into `out`; it gives the position of the first row out of range, or -1."""
+@njit(inline="always")
+def _gather(decode, words, row_bytes, rows, scale, out):  # type: ignore[no-untyped-def]
+    """Decodes `rows` of `words` into `out`; gives the position of the first row out of range, or -1."""
+    base = words.ctypes.data
+    count = rows.shape[0]
+    for i in range(count):
+        ahead = i + PREFETCH_ROWS
+        if ahead < count:
+            address = base + np.int64(rows[ahead]) * row_bytes
+            for line in range(0, row_bytes + LINE_BYTES - 1, LINE_BYTES):
+                prefetch(address + line)
+        row = np.int64(rows[i])
+        if row < 0 or row >= words.shape[0]:
+            return i
+        decode(words, row, scale, out, i)
+    return -1
 
-    @njit(cache=True, nogil=True)
-    def kernel(words, row_bytes, rows, scale, out):  # type: ignore[no-untyped-def]
-        base = words.ctypes.data
-        count = rows.shape[0]
-        for i in range(count):
-            ahead = i + PREFETCH_ROWS
-            if ahead < count:
-                address = base + np.int64(rows[ahead]) * row_bytes
-                for line in range(0, row_bytes + LINE_BYTES - 1, LINE_BYTES):
-                    prefetch(address + line)
-            row = np.int64(rows[i])
-            if row < 0 or row >= words.shape[0]:
-                return i
-            decode(words, row, scale, out, i)
-        return -1
 
-    return kernel  # type: ignore[no-any-return]
+# One kernel per encoding, each named in the module: numba keeps on disk what it can find again by name, and no closure.
+
+
+@njit(cache=True, nogil=True)
+def _gather_float32(words, row_bytes, rows, scale, out):  # type: ignore[no-untyped-def]
+    return _gather(_decode_float32, words, row_bytes, rows, scale, out)
+
+
+@njit(cache=True, nogil=True)
+def _gather_float16(words, row_bytes, rows, scale, out):  # type: ignore[no-untyped-def]
+    return _gather(_decode_float16, words, row_bytes, rows, scale, out)
+
+
+@njit(cache=True, nogil=True)
+def _gather_bfloat16(words, row_bytes, rows, scale, out):  # type: ignore[no-untyped-def]
+    return _gather(_decode_bfloat16, words, row_bytes, rows, scale, out)
+
+
+@njit(cache=True, nogil=True)
+def _gather_e4m3(words, row_bytes, rows, scale, out):  # type: ignore[no-untyped-def]
+    return _gather(_decode_e4m3, words, row_bytes, rows, scale, out)
+
+
+@njit(cache=True, nogil=True)
+def _gather_e4m3_e8m0(words, row_bytes, rows, scale, out):  # type: ignore[no-untyped-def]
+    return _gather(_decode_e4m3_e8m0, words, row_bytes, rows, scale, out)
+
+
+@njit(cache=True, nogil=True)
+def _gather_int8(words, row_bytes, rows, scale, out):  # type: ignore[no-untyped-def]
+    return _gather(_decode_int8, words, row_bytes, rows, scale, out)
+
+
+@njit(cache=True, nogil=True)
+def _gather_int4(words, row_bytes, rows, scale, out):  # type: ignore[no-untyped-def]
+    return _gather(_decode_int4, words, row_bytes, rows, scale, out)
 
 
 @njit(inline="always")
@@ -367,7 +400,7 @@ class Encoding:
     code_bits: int
     scale_bytes: int  # per group of columns; 0: no scale in the record
     group: int  # columns that share a scale; 0: the whole row
-    decode: Callable[..., None]
+    gather: Callable[..., int]
     encode: Callable[..., int]
 
     def code_bytes(self, head_dim: int) -> int:
@@ -391,9 +424,6 @@ class Encoding:
         """(rows, row_bytes / word bytes) The records as a kernel sees them; `records` is contiguous."""
         return records.view(self.word)
 
-    def kernel(self) -> Callable[..., int]:
-        return _kernel(self)
-
     def encoded(self, values: Values, scale: float = 1.0) -> tuple[Records, int]:
         """Records of rows, and how many values were beyond what a code can hold."""
         records = np.empty((len(values), self.row_bytes(values.shape[1])), np.uint8)
@@ -404,25 +434,20 @@ class Encoding:
         """(rows, head_dim) The values of records."""
         out = np.empty((len(records), head_dim), np.float32)
         rows = np.arange(len(records))
-        self.kernel()(self.words(np.ascontiguousarray(records)), records.shape[1], rows, np.float32(scale), out)
+        self.gather(self.words(np.ascontiguousarray(records)), records.shape[1], rows, np.float32(scale), out)
         return out
-
-
-@cache
-def _kernel(encoding: Encoding) -> Callable[..., int]:
-    return _gather_kernel(encoding.decode)
 
 
 ENCODINGS = {
     e.name: e
     for e in (
-        Encoding("float32", "<f4", 32, 0, 0, _decode_float32, _encode_float32),
-        Encoding("float16", "<u2", 16, 0, 0, _decode_float16, _encode_float16),
-        Encoding("bfloat16", "<u2", 16, 0, 0, _decode_bfloat16, _encode_bfloat16),
-        Encoding("e4m3-e8m0", "u1", 8, 1, GROUP, _decode_e4m3_e8m0, _encode_e4m3_e8m0),
-        Encoding("e4m3", "u1", 8, 0, 0, _decode_e4m3, _encode_e4m3),
-        Encoding("int8", "u1", 8, 2, 0, _decode_int8, _encode_int8),
-        Encoding("int4", "u1", 4, 2, GROUP, _decode_int4, _encode_int4),
+        Encoding("float32", "<f4", 32, 0, 0, _gather_float32, _encode_float32),
+        Encoding("float16", "<u2", 16, 0, 0, _gather_float16, _encode_float16),
+        Encoding("bfloat16", "<u2", 16, 0, 0, _gather_bfloat16, _encode_bfloat16),
+        Encoding("e4m3-e8m0", "u1", 8, 1, GROUP, _gather_e4m3_e8m0, _encode_e4m3_e8m0),
+        Encoding("e4m3", "u1", 8, 0, 0, _gather_e4m3, _encode_e4m3),
+        Encoding("int8", "u1", 8, 2, 0, _gather_int8, _encode_int8),
+        Encoding("int4", "u1", 4, 2, GROUP, _gather_int4, _encode_int4),
     )
 }
 

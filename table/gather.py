@@ -63,7 +63,7 @@ class Table:
         elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected contiguous float32 {shape}")
         flat, vectors = np.ascontiguousarray(rows).reshape(-1), out.reshape(-1, self.head_dim)
-        words, kernel, scale = self.encoding.words(self.records), self.encoding.kernel(), np.float32(self.scale)
+        words, kernel, scale = self.encoding.words(self.records), self.encoding.gather, np.float32(self.scale)
         per_task = max(1, BYTES_PER_TASK // (4 * self.head_dim))
 
         def work(first: int) -> None:

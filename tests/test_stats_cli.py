@@ -1,0 +1,129 @@
+"""`engram stats` and `engram bench hash` as a person meets them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+TEXTS = {"a.txt": "the apple and the pear\n" * 60, "b.txt": "an apple a day keeps the doctor away\n" * 60}
+
+
+def engram(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "engram_cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1])
+
+
+def answer(*arguments: object) -> dict[str, Any]:
+    done = engram(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    content: dict[str, Any] = json.loads(done.stdout)
+    return content
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a vocabulary, and a small corpus."""
+    folder = tmp_path_factory.mktemp("stats")
+    (folder / "corpus").mkdir()
+    for name, text in TEXTS.items():
+        (folder / "corpus" / name).write_text(text)
+    done = engram("build-vocab", "--corpus", folder / "corpus", "--size", 300, "--run", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_report_then_another_table_size_from_saved_counts(folder: Path) -> None:
+    run = ("--run", folder / "run", "--spec", "tiny")
+    first = answer("stats", folder / "corpus", *run, "--counts", folder / "n.parquet")
+    assert sum(head["distinct_ngrams"] for head in first["heads"] if head["head"] == 0) > 0
+    for head in first["heads"]:
+        assert head["occupied_percent"]["found"] <= 100 * head["distinct_ngrams"] / head["rows"] + 1e-9
+    again = answer("stats", *run, "--counts", folder / "n.parquet", "--base", "100,2000", "--plot", folder / "p.svg")
+    assert again["totals"] == first["totals"]
+    assert {point["base"] for point in again["curve"]} >= {100, 2000}
+    for name in ("ranks", "occupancy", "collisions"):
+        assert "<svg" in (folder / f"p-{name}.svg").read_text()
+    refused = engram("stats", folder / "corpus", *run, "--counts", folder / "n.parquet")
+    assert refused.returncode == 1
+    assert "would be overwritten" in refused.stderr
+    table = engram("stats", *run, "--counts", folder / "n.parquet")
+    assert "Most frequent n-grams" in table.stdout
+
+
+def test_shards_join(folder: Path) -> None:
+    run = ("--run", folder / "run", "--spec", "tiny")
+    whole = answer("stats", folder / "corpus", *run, "--counts", folder / "whole.parquet")
+    for i in (1, 2):
+        answer("stats", folder / "corpus", *run, "--counts", folder / f"part{i}.parquet", "--shard", f"{i}/2")
+    answer("stats", "merge", folder / "joined.parquet", folder / "part1.parquet", folder / "part2.parquet")
+    assert answer("stats", *run, "--counts", folder / "joined.parquet") == whole
+
+
+def test_arrays_count_like_the_text_they_came_from(folder: Path) -> None:
+    run = ("--run", folder / "run", "--spec", "tiny")
+    np.save(folder / "ids.npy", np.arange(200).reshape(10, 20) % 250)
+    report = answer("stats", folder / "ids.npy", *run, "--counts", folder / "ids.parquet", "--raw")
+    assert (report["totals"]["tokens"], report["totals"]["documents"]) == (200, 10)
+    assert report["raw"]["totals"]["tokens"] == 200
+    assert report["raw"]["totals"]["canonical_size"] >= report["totals"]["canonical_size"]
+
+
+def test_traffic(folder: Path) -> None:
+    options = ("--run", folder / "run", "--spec", "tiny", "--cache", "1MiB", "--plot", folder / "m.png")
+    report = answer("stats", "traffic", folder / "corpus", *options)
+    assert report["cache_bytes"] == 1 << 20
+    assert [(s["layer"], s["orders"]) for s in report["streams"]][:3] == [(1, "2-grams"), (1, "3-grams"), (1, "all")]
+    for stream in report["streams"]:
+        # Everything fits, so only a row's first read misses.
+        assert stream["lru_hit_percent"] == pytest.approx(100 * (1 - stream["distinct_rows"] / stream["reads"]))
+    assert (folder / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["corpus", "--spec", "tiny", "--memory", "1KiB"], 2, "the memory budget is 1,024 bytes, expected at least"),
+        (["corpus", "--spec", "tiny", "--memory", "lots"], 2, '"lots" is not a size'),
+        (["corpus", "--spec", "tiny", "--shard", "3/2"], 1, "shard 3/2 does not exist"),
+        (["corpus", "--spec", "tiny", "--shard", "half"], 2, '"half" is not a shard'),
+        (["corpus", "--spec", "tiny", "--base", "1e5"], 2, "is not a list of table sizes"),
+        (["corpus", "--spec", "huge"], 2, 'no spec is called "huge"'),
+        (["corpus", "--spec", "qwen3.8-ple"], 1, "addresses by raw token ids"),
+        (["absent.npy", "--spec", "tiny"], 1, "no such file: "),
+        (["corpus", "--spec", "tiny", "--plot", "picture.gif"], 2, "would be a picture in an unknown format"),
+    ],
+)
+def test_mistakes_get_one_sentence(folder: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    corpus, *options = arguments
+    done = engram("stats", folder / corpus, *options, "--run", folder / "run", "--counts", tmp_path / "n.parquet")
+    assert (done.returncode, done.stderr.count("error:")) == (code, 1), done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_counts_of_another_vocabulary(folder: Path, tmp_path: Path) -> None:
+    run = ("--run", folder / "run", "--spec", "tiny")
+    answer("stats", folder / "corpus", *run, "--counts", tmp_path / "n.parquet")
+    engram("build-vocab", "--corpus", folder / "corpus", "--size", 280, "--run", tmp_path / "other")
+    done = engram("stats", "--run", tmp_path / "other", "--spec", "tiny", "--counts", tmp_path / "n.parquet")
+    assert done.returncode == 1
+    assert "was counted with vocabulary" in done.stderr
+
+
+def test_show_and_against(folder: Path) -> None:
+    shown = answer("build-vocab", "--run", folder / "run", "--show", "Apple", "--against", folder / "run" / "vocab.parquet")
+    assert shown["against"]["first_moved"] is None
+    assert all("a" in c["key"] or "p" in c["key"] or "l" in c["key"] or "e" in c["key"] for c in shown["show"])
+    raw = answer("build-vocab", folder / "run", "--rule", "identity", "--run", folder / "raw")
+    assert raw["tokens"] == raw["canonical"]
+
+
+def test_bench_hash_names_every_way() -> None:
+    report = answer("bench", "hash", "--spec", "engram-demo", "--tokens", 4096)["specs"]["engram-demo"]
+    assert (report["layers"], report["columns"]) == (2, 16)
+    assert set(report["ways"]) == {"numpy", "fresh", "reused", "narrow", "fill"}
+    assert report["ways"]["reused"]["times_numpy"] > 1
