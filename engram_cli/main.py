@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from engram_cli import bench, build_vocab, demo, generate, hash, inspect, serve, stats, table, train
+from engram_cli import bench, build_vocab, demo, generate, hash, inspect, plan, serve, stats, table, train
 from hashing.errors import EngramError
 
 
@@ -39,6 +39,7 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(table.app, name="table")
+app.command("plan")(plan.plan)
 app.add_typer(stats.app, name="stats")
 app.add_typer(bench.app, name="bench")
 

@@ -55,13 +55,13 @@ def create(
     place = out or Run(run).tables_path
     refuse_overwrite(place, force)
     words = CanonicalVocab.load(vocab) if vocab else None
-    rule, columns, native = _named_spec(spec, words, head_dim)
+    rule, columns, native = named_spec(spec, words, head_dim)
     mapping = words.mapping if words else np.empty(0, np.int32)
     store = create_store(place, rule, mapping, named_encoding(encoding or native), columns)
     _print_info(store, json)
 
 
-def _named_spec(name: str, vocab: Any, head_dim: int = 0) -> tuple["HashSpec", int, str]:
+def named_spec(name: str, vocab: Any, head_dim: int = 0) -> tuple["HashSpec", int, str]:
     """The spec, its columns per row and the encoding it is published in."""
     from hashing.errors import UsageError
     from hashing.presets import preset
@@ -247,7 +247,7 @@ def _state_dict(source: Path, spec: str, vocab_path: Path | None, layers: list[i
     if not spec:
         raise UsageError("a state dict does not say how its rows are addressed", hint="give --spec NAME, or a spec's JSON file")
     vocab = CanonicalVocab.load(vocab_path) if vocab_path else None
-    rule, _, _ = _named_spec(spec, vocab, 1)
+    rule, _, _ = named_spec(spec, vocab, 1)
     rule = spec_of_layers(rule, layers) if layers else rule
     mapping = vocab.mapping if vocab else np.empty(0, np.int32)
     if source.suffix == ".safetensors":

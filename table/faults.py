@@ -4,11 +4,8 @@ One pass over records, as fast as memory: the largest magnitude of a row's codes
 whether all are zero. Scales are counted by exponent, with the first row of each, and judged at the end against the median.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -31,20 +28,15 @@ CODES = {
 }
 
 
-@cache
-def _scanner(word: Any) -> Callable[..., None]:
-    """For one type of code: kept in that type throughout, a row's largest is found a vector at a time."""
-
-    @njit(cache=True, nogil=True)
-    def scan(words, width, mask, limit, flags):  # type: ignore[no-untyped-def]
-        """flags (rows,): 1 for a code that is no number, 2 for a row of zeros."""
-        for i in range(words.shape[0]):
-            largest = word(0)
-            for j in range(width):
-                largest = max(largest, word(words[i, j] & mask))
-            flags[i] = 1 * (largest >= limit) + 2 * (largest == 0)
-
-    return scan  # type: ignore[no-any-return]
+@njit(cache=True, nogil=True)
+def _scan_codes(words, width, mask, limit, flags):  # type: ignore[no-untyped-def]
+    """flags (rows,): 1 for a code that is no number, 2 for zeros alone. In the code's own type throughout, for the vectors."""
+    word = words.dtype.type
+    for i in range(words.shape[0]):
+        largest = word(0)
+        for j in range(width):
+            largest = max(largest, word(words[i, j] & mask))
+        flags[i] = 1 * (largest >= limit) + 2 * (largest == 0)
 
 
 @njit(inline="always")
@@ -82,10 +74,10 @@ class RowFaults:
     def scan(self, first: int, records: Records) -> None:
         """Records from row `first` on."""
         word, mask, limit = CODES[self.encoding.name]
-        dtype: Any = np.dtype(word).type
+        dtype = np.dtype(word).type
         flags = np.empty(len(records), np.uint8)
         codes = self.encoding.code_bytes(self.head_dim)
-        _scanner(dtype)(records.view(word), codes // np.dtype(word).itemsize, dtype(mask), np.int64(limit), flags)
+        _scan_codes(records.view(word), codes // np.dtype(word).itemsize, dtype(mask), np.int64(limit), flags)
         counts, firsts = np.zeros(257, np.int64), np.full(257, -1, np.int64)
         if self.encoding.scale_bytes:
             _count_scales(records, codes, self.encoding.scale_bytes, first, counts, firsts)

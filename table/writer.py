@@ -149,7 +149,7 @@ class StoreWriter:
 
     def _is_done(self, layer: int, path: Path, checksums: Path) -> bool:
         """Whether an earlier writer finished the shard and its bytes still have their checksums."""
-        if not checksums.is_file() or path.stat().st_size != self.manifest.shard_bytes(layer):
+        if not (checksums.is_file() and path.is_file()) or path.stat().st_size != self.manifest.shard_bytes(layer):
             return False
         kept = np.frombuffer(checksums.read_bytes(), "<u4")
         return np.array_equal(shard_checksums(path), kept)
@@ -194,7 +194,11 @@ def shard_checksums(path: Path) -> NDArray[np.uint32]:
 
 
 def require_space(path: Path, needed_bytes: int) -> None:
-    """Raises EngramError, before anything is written, when the drive cannot hold what is to come."""
+    """Raises EngramError, before anything is written, when the drive cannot hold what is to come.
+
+    What an interrupted writer left there will be gone on from, or removed.
+    """
     place = next(parent for parent in path.absolute().parents if parent.exists())
-    if (free := shutil.disk_usage(place).free) < needed_bytes:
+    left = sum(file.stat().st_blocks * 512 for file in partial_path(path).rglob("*"))
+    if (free := shutil.disk_usage(place).free + left) < needed_bytes:
         raise EngramError(f"{path} needs {needed_bytes:,} bytes, but {place} has {free:,} free", hint="free some space")

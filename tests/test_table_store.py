@@ -148,6 +148,17 @@ def test_a_store_in_another_encoding_has_no_float32_array(tmp_path: Path, store:
         convert(store, tmp_path / "t.zarr", ENCODINGS["int8"]).layer(1)
 
 
+def test_a_plan_s_figures_are_the_published_ones() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "engram_cli.main", "plan", "--json"], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["row_bytes"] == 264
+    assert found["reads_per_token"] == 48
+    assert found["table_bytes"] == 768_022_850 * 264
+    assert found["parameters"] == 768_022_850 * 256  # 196.6 G
+
+
 def engram(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "engram_cli.main", "table", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

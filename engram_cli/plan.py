@@ -1,0 +1,53 @@
+"""`engram plan`: what a configuration will cost, before anything is built."""
+
+from typing import Annotated
+
+import typer
+
+from engram_cli.options import Json
+
+
+def plan(
+    spec: Annotated[str, typer.Option(help="A named spec.")] = "deepseek-v4.1",
+    encoding: Annotated[str, typer.Option(help="How rows are stored. Default: as the spec is published.")] = "",
+    tokens_per_sec: Annotated[float, typer.Option(min=0, help="Tokens read per second, for the bandwidth.")] = 1000,
+    json: Json = False,
+) -> None:
+    """Show parameters, bytes and bandwidth of a configuration's tables.
+
+    Example: engram plan --spec engram-27b
+
+    Example: engram plan --spec deepseek-v4.1 --encoding int4 --tokens-per-sec 9000 --json
+    """
+    from engram_cli.output import byte_text, print_json, print_table
+    from engram_cli.table import named_spec
+    from table.encoding import encoding as named_encoding
+
+    rule, head_dim, native = named_spec(spec, None)
+    kind = named_encoding(encoding or native)
+    row_bytes = kind.row_bytes(head_dim)
+    reads = len(rule.layers) * rule.columns
+    rows = {layer: rule.rows(layer) for layer in rule.layers}
+    content = {
+        "spec": spec,
+        "encoding": kind.name,
+        "head_dim": head_dim,
+        "row_bytes": row_bytes,
+        "layers": {str(layer): {"rows": n, "parameters": n * head_dim, "bytes": n * row_bytes} for layer, n in rows.items()},
+        "parameters": sum(rows.values()) * head_dim,
+        "table_bytes": sum(rows.values()) * row_bytes,
+        "reads_per_token": reads,
+        "read_bytes_per_token": reads * row_bytes,
+        "tokens_per_sec": tokens_per_sec,
+        "reads_per_sec": reads * tokens_per_sec,
+        "read_bytes_per_sec": reads * row_bytes * tokens_per_sec,
+    }
+    if json:
+        print_json(content)
+        return
+    shown = ((layer, n, n * head_dim, byte_text(n * row_bytes)) for layer, n in rows.items())
+    print_table(f"{spec} as {kind.name}, {row_bytes} bytes a row", ("layer", "rows", "parameters", "size"), shown)
+    total = f"{sum(rows.values()) * head_dim:,} parameters in {byte_text(sum(rows.values()) * row_bytes)}"
+    print(f"{total}; a token reads {reads} rows, {byte_text(reads * row_bytes)}")
+    rate = f"{reads * tokens_per_sec:,.0f} rows/s, {byte_text(reads * row_bytes * tokens_per_sec)}/s"
+    print(f"at {tokens_per_sec:,.0f} tokens/s: {rate}; each cold row costs the drive a page")
