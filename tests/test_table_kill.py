@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,6 +174,14 @@ def test_an_import_of_a_changed_checkpoint_starts_anew(tmp_path: Path) -> None:
     store = Import(changed, changed.encoding).run(out, shard_bytes=SMALL_SHARDS)
     rows = np.arange(store.spec.rows(1))
     assert np.array_equal(store.table(1).gather(rows), made.expected(1, rows))
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
+    checkpoint = read_checkpoint(deepseek(tmp_path / "in").folder)
+    with pytest.raises(EngramError, match=r"needs [\d,]+ bytes, but .* has 1,000,000 free"):
+        Import(checkpoint, checkpoint.encoding).run(tmp_path / "t.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 LIMITS = [(name, limit) for name in (*JOBS, "export") for limit in (100, 20_000, 1_500_000)]
