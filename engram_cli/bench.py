@@ -30,7 +30,7 @@ app.command("table")(bench_table)
 @app.command("hash")
 def bench_hash(
     spec: Annotated[list[str] | None, typer.Option(help="A named spec; repeat for more.")] = None,
-    tokens: Annotated[int, typer.Option(min=4096, help="Tokens hashed at a time.")] = 1 << 18,
+    tokens: Annotated[int, typer.Option(min=4096, help="Tokens hashed at a time.")] = 1 << 17,
     json: Json = False,
 ) -> None:
     """Time the compiled hash against the plain numpy form of the same rule.
