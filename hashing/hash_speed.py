@@ -78,21 +78,21 @@ def measure(spec: HashSpec, tokens: int, sequence: int = 4096, rounds: int = ROU
     """Times random ids in sequences of `sequence` tokens, at least `tokens` of them."""
     ids = np.random.default_rng(0).integers(0, spec.canonical_size, (-(-tokens // sequence), sequence))
     hasher = Hasher(spec)
-    wide = [np.zeros((*ids.shape, spec.columns), np.int64) for _ in spec.layers]
-    narrow = [np.zeros(rows.shape, np.int32) for rows in wide]
+    wide = np.zeros((*ids.shape, spec.columns), np.int64)  # used again for every layer
+    narrow = np.zeros(wide.shape, np.int32)
     ways: dict[str, Callable[[], object]] = {
         "numpy": lambda: [numpy_rows(spec, layer, ids) for layer in spec.layers],
         "fresh": lambda: [hasher.rows(layer, ids) for layer in spec.layers],
-        "reused": lambda: [hasher.rows(layer, ids, out=out) for layer, out in zip(spec.layers, wide, strict=True)],
-        "narrow": lambda: [hasher.rows(layer, ids, out=out) for layer, out in zip(spec.layers, narrow, strict=True)],
-        "fill": lambda: _fill(wide),
+        "reused": lambda: [hasher.rows(layer, ids, out=wide) for layer in spec.layers],
+        "narrow": lambda: [hasher.rows(layer, ids, out=narrow) for layer in spec.layers],
+        "fill": lambda: _fill(wide, len(spec.layers)),
     }
     best = {name: min(seconds) for name, seconds in _rounds(ways, rounds).items()}
     return HashSpeed(spec, ids.size, os.cpu_count() or 1, best)
 
 
-def _fill(arrays: list[NDArray[np.int64]]) -> None:
-    for array in arrays:
+def _fill(array: NDArray[np.int64], times: int) -> None:
+    for _ in range(times):
         array.fill(1)
 
 

@@ -1,5 +1,7 @@
 """The compiled hasher against the reference, for every kind of spec, sequence and way of cutting it."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -123,3 +125,20 @@ def test_an_id_beyond_the_vocabulary_is_refused(vocab_v4: CanonicalVocab) -> Non
     ids[1, -1] = spec.canonical_size
     with pytest.raises(EngramError, match=f"canonical id {spec.canonical_size} is outside the vocabulary"):
         Hasher(spec).rows(1, ids)
+
+
+FIRST_USE = """
+import numpy as np
+from hashing.hasher import Hasher
+from hashing.kernel import hash_range
+from hashing.presets import preset
+
+Hasher(preset("engram-demo").bare_spec()).rows(1, np.zeros((1, 4), np.int64))
+print(sum(hash_range.stats.cache_misses.values()), sum(hash_range.stats.cache_hits.values()))
+"""
+
+
+def test_a_second_process_compiles_nothing() -> None:
+    Hasher(preset("engram-demo").bare_spec()).rows(1, np.zeros((1, 4), np.int64))
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["0", "1"]
