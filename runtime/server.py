@@ -1,7 +1,7 @@
 """An OpenAI-style HTTP server over one trained run.
 
-`POST /v1/completions` (whole or as server-sent events), `GET /v1/models`, `GET /health`. One sequence is decoded at a time:
-requests wait their turn on a lock, so that each gets both cores. Errors are in OpenAI's shape.
+`POST /v1/completions` (whole or as server-sent events), `GET /v1/models`, `GET /health`. Requests take turns, a
+piece of text each, so that every step has all cores. Errors are in OpenAI's shape.
 """
 
 import json
@@ -115,8 +115,14 @@ class Completions:
         yield "data: [DONE]\n\n"
 
     def _text(self, prompt: list[int], sampling: Sampling) -> Iterator[tuple[str, int]]:
-        with self._turn:
-            yield from self._generator.text(prompt, sampling)
+        """Takes its turn for each piece, never between two: a client that leaves must not leave with the lock."""
+        pieces = self._generator.text(prompt, sampling)
+        while True:
+            with self._turn:
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
 
     def _header(self) -> dict[str, Any]:
         return {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": self.name}

@@ -19,11 +19,14 @@ from runtime.run import Run
 def server(trained_run: Run) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "engram_cli.main", "serve", "--offload", "--port", "0", "--run", str(trained_run.folder)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        yield process
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
-        assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        try:
+            yield process
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            assert process.stderr is not None
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +96,10 @@ def test_requests_at_the_same_time_get_the_answers_they_get_alone(client: httpx.
 
 def test_a_client_that_leaves_does_not_block_the_next(client: httpx.Client) -> None:
     body = {"model": "run", "prompt": "x", "max_tokens": 2000, "temperature": 1, "stream": True}
-    with client.stream("POST", "/v1/completions", json=body) as response:
-        next(response.iter_lines())
-    assert complete(client).status_code == 200
+    for _ in range(5):
+        with client.stream("POST", "/v1/completions", json=body) as response:
+            next(response.iter_lines())
+        assert complete(client).status_code == 200
 
 
 @pytest.mark.parametrize(
