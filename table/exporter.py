@@ -81,7 +81,7 @@ def _write_file(store: TableStore, file: OriginFile, kept: BinaryIO, target: Bin
     target.flush()
     os.posix_fallocate(target.fileno(), 0, header.size)  # blocks that are there can be written by several threads at once
     direct = open_for_writing(Path(target.name), header.size)
-    with direct, ThreadPoolExecutor(2 * THREADS, thread_name_prefix="export") as threads:
+    with direct, ThreadPoolExecutor(THREADS, thread_name_prefix="export") as threads:
         place = Place(target.fileno(), direct.fileno())
         tasks = [
             threads.submit(_write_rows, store, planes, first, count, place)
