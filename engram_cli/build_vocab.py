@@ -8,6 +8,10 @@ import typer
 from engram_cli.options import DEFAULT_RUN, CorpusPaths, Force, Json, RunDir, TextColumn, TextKey
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from hashing.corpus import Corpus
+    from hashing.vocab import CanonicalVocab
     from runtime.run import Run
 
 CLASSES_SHOWN = 12
@@ -36,12 +40,11 @@ def build_vocab(
 
     Example: engram build-vocab --show Apple
     """
-    from engram_cli.output import note, print_json, print_table, progress
-    from hashing.atomic import refuse_overwrite, write_text
+    from hashing.atomic import refuse_overwrite, remove, write_text
     from hashing.corpus import Corpus
     from hashing.errors import UsageError
     from hashing.rule import load_rule
-    from hashing.tokenizer import load_tokenizer, train_tokenizer
+    from hashing.tokenizer import load_tokenizer
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
 
@@ -50,19 +53,30 @@ def build_vocab(
         _look(target, show, against, json)
         return
     refuse_overwrite(target.vocab_path, force)
-    if tokenizer:
-        if corpus:
-            raise UsageError("a tokenizer and a corpus are both given; a corpus is for training one", hint="leave one out")
-        model = load_tokenizer(tokenizer)
-    else:
-        source = Corpus(tuple(corpus or ()), text_key, text_column)
-        note(f"training a byte-level BPE of {size:,} tokens on {', '.join(map(str, source.roots))}")
-        with progress("documents") as bar:
-            texts = (d.text for d in bar.track(source.documents(), description="reading") if d.side == "train")
-            model = train_tokenizer(texts, size)
+    if tokenizer and corpus:
+        raise UsageError("a tokenizer and a corpus are both given; a corpus is for training one", hint="leave one out")
+    source = Corpus(tuple(corpus or ()), text_key, text_column)
+    model = load_tokenizer(tokenizer) if tokenizer else _trained(source, size)
     vocab = CanonicalVocab.from_tokenizer(model, load_rule(rule))
+    remove(target.vocab_path)  # first, so that a kill never leaves it beside a tokenizer that is not its own
     write_text(target.tokenizer_path, model.to_str())
     vocab.save(target.vocab_path)
+    _report(target, vocab, show, against, json)
+
+
+def _trained(corpus: "Corpus", size: int) -> "Tokenizer":
+    from engram_cli.output import note, progress
+    from hashing.tokenizer import train_tokenizer
+
+    note(f"training a byte-level BPE of {size:,} tokens on {', '.join(map(str, corpus.roots))}")
+    with progress("documents") as bar:
+        texts = (d.text for d in bar.track(corpus.documents(), description="reading") if d.side == "train")
+        return train_tokenizer(texts, size)
+
+
+def _report(target: "Run", vocab: "CanonicalVocab", show: str, against: Path | None, json: bool) -> None:
+    from engram_cli.output import print_json, print_table
+
     classes = vocab.largest_classes(CLASSES_SHOWN)
     if json:
         print_json(
