@@ -16,7 +16,7 @@ from hashing.counts import Packing
 from hashing.rule import IDENTITY
 from hashing.vocab import CanonicalVocab
 
-ROUNDS = 4
+ROUNDS = 8
 DOCUMENT_TOKENS = 4096
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hashing import ngram_kernel as kernel
 from hashing.counts import DiskRun, Packing, Run, Totals, write_counts
 from hashing.errors import EngramError, UsageError
+from hashing.ngram_table import close_up, tally
 from hashing.token_stream import Piece
 from hashing.vocab import CanonicalVocab
 
@@ -70,19 +71,8 @@ class Buffer:
     def runs(self, orders: Sequence[int]) -> Iterator[tuple[int, Run]]:
         """The distinct n-grams of each order; a run's memory is used again for the next."""
         bounds = self._scatter()
-        words, rests, documents = self._scattered
         for order in orders:
-            masks = kernel.word_masks(order, self.packing.bits, self.packing.in_first)
-            narrow = order <= self.packing.in_first
-            mixed, rest, counts, frequencies = self._found
-            found = (np.zeros(kernel.PARTITIONS, np.int64), mixed, rest[:0] if narrow else rest, counts, frequencies)
-            given = (masks, words, rests[:0] if narrow else rests, documents, found)
-            edges = np.linspace(0, kernel.PARTITIONS, TASKS + 1).astype(int)
-            self._spread(lambda first, last, given=given: kernel.tally(bounds, first, last, *given), edges)
-            size = kernel.compact(bounds, found)
-            tails = np.zeros(size, np.uint64) if narrow else rest[:size]
-            starts = np.concatenate([[0], np.cumsum(found[0])])
-            yield order, Run(starts, (mixed[:size], tails, counts[:size], frequencies[:size]))
+            yield order, self._run(order, bounds)
 
     def clear(self) -> None:
         """Forgets what was counted, but for what the next n-grams reach back to."""
@@ -98,15 +88,34 @@ class Buffer:
         place = {int(first): worker for worker, first in enumerate(edges[:-1])}
         self._spread(lambda first, last: kernel.histogram(self.ids, first, last, bits, sizes[place[first]]), edges)
         bounds = np.concatenate([[0], np.cumsum(sizes.sum(axis=0))])
-        cursors = bounds[:-1] + np.cumsum(sizes, axis=0) - sizes
-        starts = np.array(self.starts, np.int64)
+        cursors = (bounds[:-1] + np.cumsum(sizes, axis=0) - sizes).astype(np.uint64)
+        starts, masks = np.array(self.starts, np.int64), kernel.word_masks(longest, bits, in_first)
         self._spread(
             lambda first, last: kernel.scatter(
-                self.ids, starts, first, last, longest, bits, in_first, cursors[place[first]], *self._scattered
+                self.ids, starts, first, last, longest, bits, in_first, masks, cursors[place[first]], *self._scattered
             ),
             edges,
         )
         return bounds
+
+    def _run(self, order: int, bounds: NDArray[np.int64]) -> Run:
+        masks = kernel.word_masks(order, self.packing.bits, self.packing.in_first)
+        narrow = order <= self.packing.in_first
+        words, rests, documents = self._scattered
+        mixed, rest, *numbers = self._found
+        sizes = np.zeros(kernel.PARTITIONS, np.int64)
+        found = (sizes, mixed, rest[:0] if narrow else rest, *numbers)
+        given = (masks, words, rests[:0] if narrow else rests, documents, found)
+        edges = np.linspace(0, kernel.PARTITIONS, TASKS + 1).astype(int)
+        self._spread(lambda first, last: tally(bounds, first, last, *given), edges)
+        stretches = bounds[edges[:-1]], np.add.reduceat(sizes, edges[:-1])
+        filled = (mixed, *numbers) if narrow else (mixed, rest, *numbers)
+        list(self._threads.map(lambda field: close_up(field, *stretches), filled))
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        size = starts[-1]
+        tails = np.zeros(size, np.uint64) if narrow else rest[:size]
+        counts, frequencies = (field[:size] for field in numbers)
+        return Run(starts, (mixed[:size], tails, counts, frequencies))
 
     def _spread(self, work: Any, edges: NDArray[np.int64]) -> None:
         """Runs work(first, last) between neighbouring edges, on all threads."""

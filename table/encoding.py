@@ -29,6 +29,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from hashing.errors import UsageError
+from hashing.prefetch import LINE_BYTES, prefetch
 
 Records = NDArray[np.uint8]  # (rows, row_bytes)
 Values = NDArray[np.float32]  # (rows, head_dim)
@@ -38,22 +39,6 @@ FLOAT16_MAX = 65504.0
 E8M0_LARGEST = 246  # 448 · 2^119 is the largest product with a code that float32 holds
 BFLOAT16_MAX = float(np.uint32(0x7F7F0000).view(np.float32))
 PREFETCH_ROWS = 8  # how far ahead of the row being decoded memory is asked for
-LINE_BYTES = 64
-
-
-@intrinsic
-def prefetch(typing_context: Any, address: Any) -> Any:
-    """Asks for the cache line at an address; a wrong address is harmless."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
-        numbers = [ir.Constant(word, n) for n in (0, 3, 1)]  # read, keep in all levels, data
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), *numbers])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
 
 
 @intrinsic
