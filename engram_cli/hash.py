@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, RunDir
+from engram_cli.options import DEFAULT_RUN, Json, RunDir, SpecName, chosen_rule
 
 
 def hash_text(
     text: Annotated[str, typer.Argument(help="The text whose addresses to show.")],
-    spec: Annotated[str, typer.Option(help="A named spec, or a spec's JSON file, over the run's vocabulary.")] = "",
+    spec: SpecName = "",
     run: RunDir = DEFAULT_RUN,
     json: Json = False,
 ) -> None:
@@ -23,12 +23,11 @@ def hash_text(
 
     from engram_cli.output import print_json, print_table
     from hashing.hasher import Hasher
-    from hashing.presets import chosen_spec
     from runtime.run import Run
 
     source = Run(run)
     tokenizer, vocab = source.tokenizer(), source.vocab()
-    rule = chosen_spec(spec, vocab) if spec else source.spec()
+    rule = chosen_rule(spec, source, vocab)
     encoding = tokenizer.encode(text, add_special_tokens=False)
     canonical = vocab.canonical(np.array([encoding.ids], np.int64))
     hasher = Hasher(rule)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 if TYPE_CHECKING:
+    from hashing.spec import HashSpec
+    from hashing.vocab import CanonicalVocab
     from runtime.placement import PlacementName
+    from runtime.run import Run
 
 RunDir: TypeAlias = Annotated[Path, typer.Option("--run", help="The run: the folder that commands pass on.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
@@ -18,6 +21,28 @@ CorpusPaths: TypeAlias = Annotated[
 ]
 TextKey: TypeAlias = Annotated[str, typer.Option(help="Key of the text in JSONL lines.")]
 TextColumn: TypeAlias = Annotated[str, typer.Option(help="Column of the text in Parquet files.")]
+
+
+SpecName: TypeAlias = Annotated[
+    str, typer.Option("--spec", help="A named spec, or a spec's JSON file, over the run's vocabulary. Default: the run's own.")
+]
+
+
+def chosen_rule(name: str, run: "Run", vocab: "CanonicalVocab") -> "HashSpec":
+    """Notes when a published spec over this vocabulary does not give the published model's addresses."""
+    from engram_cli.output import note
+    from hashing.presets import PRESETS, chosen_spec
+
+    if not name:
+        return run.spec()
+    spec = chosen_spec(name, vocab)
+    published = PRESETS[name].published_ids if name in PRESETS else None
+    if published not in (None, spec.canonical_size):
+        note(
+            f"note: {name} was published over {published:,} ids, this vocabulary has {spec.canonical_size:,}: "
+            "its rows are not the published model's"
+        )
+    return spec
 
 
 class PlacementChoice(StrEnum):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir, TextColumn, TextKey
+from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir, SpecName, TextColumn, TextKey, chosen_rule
 
 if TYPE_CHECKING:
     from hashing.collisions import Compared, CurvePoint, HeadCollisions, JointCollisions
@@ -40,7 +40,6 @@ CorpusArguments = Annotated[
     typer.Argument(help="Text files or folders, or token ids as .npy or Parquet. Default: the standard library's source."),
 ]
 IdsColumn = Annotated[str, typer.Option(help="Column of token ids; Parquet files are then ids, not text.")]
-SpecName = Annotated[str, typer.Option("--spec", help="A named spec, or a spec's JSON file, instead of the run's own.")]
 PlotFile = Annotated[Path | None, typer.Option("--plot", help="Also draw pictures, FILE.png or FILE.svg.")]
 
 
@@ -69,14 +68,13 @@ def report(
     """
     from engram_cli.output import print_json
     from hashing.counts import NgramCounts
-    from hashing.presets import chosen_spec
     from runtime.run import Run
 
     if plot:
         _check_format(plot)
     source = Run(run)
     vocab = source.vocab()
-    rule = chosen_spec(spec, vocab) if spec else source.spec()
+    rule = chosen_rule(spec, source, vocab)
     path = counts or run / "ngrams.parquet"
     counting = _Counting(source, corpus or [], text_key, text_column, ids_column, memory, shard)
     if corpus or force or not path.exists():
@@ -124,7 +122,7 @@ def traffic(
     corpus: CorpusArguments = None,
     spec: SpecName = "",
     cache: Annotated[str, typer.Option(help="A cache's size, to say what it would hit.")] = "1GiB",
-    row_bytes: Annotated[int, typer.Option(min=1, help="Bytes of a row.")] = 256,
+    row_bytes: Annotated[int | None, typer.Option(min=1, help="Bytes of a row. Default: as the spec's tables have.")] = None,
     tokens: Annotated[int, typer.Option(min=1000, help="How many tokens to follow.")] = 500_000,
     plot: PlotFile = None,
     ids_column: IdsColumn = "",
@@ -141,16 +139,16 @@ def traffic(
     """
     from engram_cli.output import print_json, print_table
     from hashing.byte_size import parse_bytes
-    from hashing.presets import chosen_spec
     from runtime.run import Run
 
     if plot:
         _check_format(plot)
     source = Run(run)
     vocab = source.vocab()
-    rule = chosen_spec(spec, vocab) if spec else source.spec()
+    rule = chosen_rule(spec, source, vocab)
     pieces = _Counting(source, corpus or [], text_key, text_column, ids_column, "2GiB", "").pieces()
     streams = _row_streams(rule, vocab, pieces, tokens)
+    row_bytes = row_bytes or _row_bytes(spec, source)
     cache_rows = parse_bytes(cache) // row_bytes
     found = [_stream_figures(layer, name, rows, cache_rows) for layer, name, rows in streams]
     if plot:
@@ -174,7 +172,27 @@ def traffic(
     )
     keys = ("layer", "orders", "reads", "distinct_rows", "lru_hit_percent", "lru_error_percent", "static_hit_percent")
     rows = ([*(f[key] for key in keys), *f["distinct_rows_per_batch"].values()] for f in shown)
-    print_table(f"A cache of {cache_rows:,} rows ({cache}); distinct rows in a batch of so many tokens", columns, rows, left=2)
+    print_table(
+        f"A cache of {cache_rows:,} rows of {row_bytes} bytes ({cache}); distinct rows in a batch of so many tokens",
+        columns,
+        rows,
+        left=2,
+    )
+
+
+def _row_bytes(spec: str, run: "Run") -> int:
+    """Of the run's tables; of a named spec's, or of the default ones while the run has none, as published."""
+    from hashing.errors import UsageError
+    from hashing.presets import DEFAULT_PRESET, PRESETS
+    from table.encoding import encoding
+    from table.store import TableStore
+
+    if not spec and run.tables_path.exists():
+        return TableStore.open(run.tables_path).row_bytes
+    if spec and spec not in PRESETS:
+        raise UsageError("a spec in JSON does not say how wide a row is", hint="give --row-bytes")
+    chosen = PRESETS[spec or DEFAULT_PRESET]
+    return encoding(chosen.encoding).row_bytes(chosen.head_dim)
 
 
 class _Counting:

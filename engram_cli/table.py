@@ -72,8 +72,7 @@ def named_spec(name: str, vocab: Any, head_dim: int = 0) -> tuple["HashSpec", in
             raise UsageError("a spec in JSON does not say how wide a row is", hint="give --head-dim")
         return HashSpec.load(Path(name)), head_dim, "float32"
     chosen = preset(name)
-    native = {"deepseek-v4.1": "e4m3-e8m0", "qwen3.8-ple": "bfloat16"}.get(name, "float32")
-    return chosen.spec(vocab) if vocab else chosen.bare_spec(), head_dim or chosen.head_dim, native
+    return chosen.spec(vocab) if vocab else chosen.bare_spec(), head_dim or chosen.head_dim, chosen.encoding
 
 
 @app.command("info")

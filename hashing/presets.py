@@ -32,6 +32,7 @@ class Preset:
     rows_multiple: int = 1
     raw_ids: bool = False  # whether it addresses by token ids, padded to `published_ids`, instead of canonical ids
     published_ids: int | None = None  # ids the published model's multipliers are drawn for
+    encoding: str = "float32"  # of the published model's rows
 
     def spec(self, vocab: CanonicalVocab) -> HashSpec:
         """Raises EngramError when the vocabulary lacks the preset's pad or boundary token, or is of another rule."""
@@ -66,6 +67,7 @@ class Preset:
         )
 
 
+DEFAULT_PRESET = "tiny"
 DEEPSEEK_V3_IDS = 98_627
 PRESETS = {
     "tiny": Preset(layers=(0, 1), max_order=3, heads=4, base_rows=50_000, head_dim=32, pad_token_id=0),
@@ -80,7 +82,14 @@ PRESETS = {
         layers=(1, 14), max_order=3, heads=8, base_rows=7_239_680, head_dim=80, pad_token_id=2, published_ids=DEEPSEEK_V3_IDS
     ),
     "deepseek-v4.1": Preset(
-        layers=(1, 14), max_order=4, heads=8, base_rows=16_000_000, head_dim=256, pad_token_id=2, published_ids=99_092
+        layers=(1, 14),
+        max_order=4,
+        heads=8,
+        base_rows=16_000_000,
+        head_dim=256,
+        pad_token_id=2,
+        published_ids=99_092,
+        encoding="e4m3-e8m0",
     ),
     # Its configuration counts blocks from 1 (ple_layer_ids [2]).
     "qwen3.8-ple": Preset(
@@ -96,6 +105,7 @@ PRESETS = {
         rows_multiple=128,
         raw_ids=True,
         published_ids=248_320,
+        encoding="bfloat16",
     ),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from hashing.errors import EngramError
-from hashing.presets import preset
+from hashing.presets import DEFAULT_PRESET, preset
 from hashing.spec import HashSpec
 from hashing.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
@@ -69,7 +69,7 @@ class Run:
         """The training's; before one, that of the default preset over the run's vocabulary."""
         if self.config_path.exists():
             return HashSpec.from_json(self.config()["spec"])
-        return preset("tiny").spec(self.vocab())
+        return preset(DEFAULT_PRESET).spec(self.vocab())
 
     def require(self, path: Path, command: str) -> None:
         """Raises EngramError when a file of the run is missing, naming the command that makes it."""

@@ -76,6 +76,17 @@ def test_equals_a_plain_count(tmp_path: Path, documents: list[list[int]], size: 
         assert as_dict(file, order) == plain_counts(wide, order)
 
 
+@pytest.mark.parametrize("orders", [(2, 3), (2, 3, 4, 5)])
+def test_many_ngrams_that_end_alike(tmp_path: Path, orders: tuple[int, ...]) -> None:
+    """All in the partition of their last two ids: its table grows several times, between small ones."""
+    rng = np.random.default_rng(2)
+    triples = [(i, 7, 9) for i in rng.permutation(30_000)[:6000]] + [(i, 7, 9) for i in range(20, 70)] * 3
+    documents = [np.array(triples[i : i + 400]).ravel() for i in range(0, len(triples), 400)]
+    file = count(tmp_path, documents, orders, small_vocab(30_000))
+    for order in orders:
+        assert as_dict(file, order) == plain_counts([ids.tolist() for ids in documents], order)
+
+
 def skewed(tokens: int, size: int, seed: int = 0) -> NDArray[np.int32]:
     return (np.random.default_rng(seed).zipf(1.2, tokens) % size).astype(np.int32)
 

@@ -75,12 +75,19 @@ def test_arrays_count_like_the_text_they_came_from(folder: Path) -> None:
 def test_traffic(folder: Path) -> None:
     options = ("--run", folder / "run", "--spec", "tiny", "--cache", "1MiB", "--plot", folder / "m.png")
     report = answer("stats", "traffic", folder / "corpus", *options)
-    assert report["cache_bytes"] == 1 << 20
+    assert (report["cache_bytes"], report["row_bytes"]) == (1 << 20, 32 * 4)
     assert [s["orders"] for s in report["streams"]][:3] == ["2-grams", "3-grams", "all"]
     for stream in report["streams"]:
         # Everything fits, so only a row's first read misses.
         assert stream["lru_hit_percent"] == pytest.approx(100 * (1 - stream["distinct_rows"] / stream["reads"]))
     assert (folder / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("spec", "row_bytes"), [("deepseek-v4.1", 264), ("engram-demo", 256)])
+def test_traffic_takes_the_row_from_the_spec(folder: Path, spec: str, row_bytes: int) -> None:
+    done = engram("stats", "traffic", folder / "corpus", "--run", folder / "run", "--spec", spec, "--json")
+    assert json.loads(done.stdout)["row_bytes"] == row_bytes
+    assert f"note: {spec} was published over" in done.stderr
 
 
 @pytest.mark.parametrize(
