@@ -1,7 +1,8 @@
 """Files and folders that appear whole or not at all.
 
-Content is written beside its destination under a `.partial` name, flushed to the drive, then renamed. A reader therefore sees
-the old content, the new, or none; what an interrupted writer leaves behind says so by its name and is replaced by the next one.
+Content is written beside its destination under a `.partial` name, then renamed. A reader therefore sees the old content, the
+new, or none; what an interrupted writer leaves behind says so by its name and is replaced by the next one. That holds when a
+process dies. To hold when the power fails too, content is first flushed to the drive, unless it is large and can be made again.
 """
 
 import os
@@ -37,15 +38,19 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def install(partial: Path, path: Path) -> None:
-    """Flushes what was written under `partial` to the drive and gives it the name `path`.
-
-    An existing file is replaced in one step; an existing folder is moved aside first, so that for a moment there is none.
-    """
-    files = [partial, *partial.rglob("*")] if partial.is_dir() else [partial]
+def flush(path: Path) -> None:
+    """Waits until the drive has a file, or all that is in a folder."""
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
     with ThreadPoolExecutor(SYNCED_AT_ONCE) as threads:  # at once, so that one commit of the file system's journal serves many
         for _ in threads.map(sync, files):
             pass
+
+
+def install(partial: Path, path: Path) -> None:
+    """Gives what was written under `partial` the name `path`.
+
+    An existing file is replaced in one step; an existing folder is moved aside first, so that for a moment there is none.
+    """
     if partial.is_dir() and path.exists():
         aside = path.with_name(path.name + ".old")
         remove(aside)
@@ -58,13 +63,15 @@ def install(partial: Path, path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, flushed: bool = True) -> Iterator[Path]:
     """A name to write a file or folder under; it takes its place at `path` when the block ends without an error."""
     partial = partial_path(path)
     remove(partial)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
+        if flushed:
+            flush(partial)
         install(partial, path)
     except BaseException:
         remove(partial)

@@ -4,11 +4,9 @@ What the store keeps of a file is the file without its tables; its header says w
 store's own, so a store whose rows were edited exports a checkpoint that differs in those rows alone.
 """
 
-import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,10 +19,9 @@ from table.checkpoint import ENCODING_OF
 from table.checksum import crc32c, extend_crc32c
 from table.encoding import ENCODINGS
 from table.manifest import Cut, OriginFile
-from table.mapping import PAGE_BYTES
 from table.safetensors_file import SafetensorsFile, Tensor, parse_header
 from table.store import TableStore
-from table.writer import PIECE_BYTES, THREADS, Progress, open_for_writing, quiet, require_space
+from table.writer import PIECE_BYTES, THREADS, Progress, quiet, require_space
 
 TASK_BYTES = 64 << 20
 
@@ -38,7 +35,7 @@ def export(store: TableStore, out: Path, progress: Progress = quiet) -> None:
     if origin is None or not any(file.cuts for file in origin.files):
         raise EngramError(f"{store.path} was not imported from safetensors files, so there are none to give back")
     require_space(out, store.total_bytes + sum(file.kept_bytes for file in origin.files))
-    with atomic_path(out) as partial:
+    with atomic_path(out, flushed=False) as partial:  # the store still has every byte
         partial.mkdir()
         for position, file in enumerate(origin.files):
             kept = kept_path(store, position)
@@ -79,12 +76,9 @@ def _write_file(store: TableStore, file: OriginFile, kept: BinaryIO, target: Bin
         end = tensor.end
     _copy(kept, target, header.size - end)
     target.flush()
-    os.posix_fallocate(target.fileno(), 0, header.size)  # blocks that are there can be written by several threads at once
-    direct = open_for_writing(Path(target.name), header.size)
-    with direct, ThreadPoolExecutor(THREADS, thread_name_prefix="export") as threads:
-        place = Place(target.fileno(), direct.fileno())
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="export") as threads:
         tasks = [
-            threads.submit(_write_rows, store, planes, first, count, place)
+            threads.submit(_write_rows, store, planes, first, count, target.fileno())
             for planes in _together(tensors)
             for first, count in _pieces(store, planes[0][0].shape[0])
         ]
@@ -134,21 +128,20 @@ def _pieces(store: TableStore, rows: int) -> Iterator[tuple[int, int]]:
         yield first, min(step, rows - first)
 
 
-def _write_rows(store: TableStore, planes: Sequence[tuple[Tensor, Cut]], first: int, count: int, place: "Place") -> int:
+def _write_rows(store: TableStore, planes: Sequence[tuple[Tensor, Cut]], first: int, count: int, descriptor: int) -> int:
     """Writes the planes of rows to their places in the file; gives how many bytes."""
     codes = store.encoding.code_bytes(store.head_dim)
     columns = {"codes": slice(0, codes), "scales": slice(codes, store.row_bytes)}
     widths = [(tensor.end - tensor.begin) // tensor.shape[0] for tensor, _ in planes]
-    targets = [Pages(place, tensor.begin + first * width) for (tensor, _), width in zip(planes, widths, strict=True)]
     buffer = np.empty((max(1, PIECE_BYTES // store.row_bytes), store.row_bytes), np.uint8)
+    pieces = [np.empty((len(buffer), width), np.uint8) for width in widths]
     cut = planes[0][1]
     for done in range(first, first + count, len(buffer)):
         records = buffer[: min(len(buffer), first + count - done)]
         store.read_records(cut.layer, cut.first_row + done, records)
-        for (_, plane), width, pages in zip(planes, widths, targets, strict=True):
-            pages.room(len(records) * width).reshape(len(records), width)[:] = records[:, columns[plane.plane]]
-    for pages in targets:
-        pages.write_all()
+        for (tensor, plane), width, piece in zip(planes, widths, pieces, strict=True):
+            piece[: len(records)] = records[:, columns[plane.plane]]
+            write_at(descriptor, tensor.begin + done * width, piece[: len(records)])
     return count * sum(widths)
 
 
@@ -157,47 +150,8 @@ def _scale_bytes(scale: float) -> NDArray[np.uint8]:
     return ENCODINGS["bfloat16"].encoded(np.array([[scale]], np.float32))[0].reshape(-1)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One file opened twice: through the page cache, and past it for whole pages."""
-
-    cached: int
-    direct: int
-
-
-class Pages:
-    """Bytes on their way to a range of a file: whole pages go past the page cache, parts of pages at the ends through it."""
-
-    def __init__(self, place: Place, offset: int) -> None:
-        self.place = place
-        self.memory = np.frombuffer(mmap.mmap(-1, 2 * PIECE_BYTES), np.uint8)
-        self.page = offset // PAGE_BYTES * PAGE_BYTES  # place in the file of the memory's begin
-        self.begin = self.end = offset % PAGE_BYTES
-
-    def room(self, count: int) -> NDArray[np.uint8]:
-        """(count,) Where the next bytes are to be put, PIECE_BYTES at most."""
-        if self.end + count > len(self.memory):
-            self._write_whole()
-        self.end += count
-        return self.memory[self.end - count : self.end]
-
-    def _write_whole(self) -> None:
-        whole = self.end // PAGE_BYTES * PAGE_BYTES
-        if self.begin and whole:
-            write_at(self.place.cached, self.page + self.begin, self.memory[self.begin : PAGE_BYTES])
-            self.begin = PAGE_BYTES
-        write_at(self.place.direct, self.page + self.begin, self.memory[self.begin : whole])
-        if whole:
-            self.memory[: self.end - whole] = self.memory[whole : self.end]
-            self.page, self.begin, self.end = self.page + whole, 0, self.end - whole
-
-    def write_all(self) -> None:
-        self._write_whole()
-        write_at(self.place.cached, self.page + self.begin, self.memory[self.begin : self.end])
-
-
 def write_at(descriptor: int, offset: int, data: NDArray[np.uint8]) -> None:
-    view = data.data
+    view = data.reshape(-1).data
     while len(view):
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written

@@ -1,16 +1,16 @@
 """Writing a store: shard by shard, in bounded memory, by several threads, and from where an interrupted writer stopped.
 
-Everything is written under a `.partial` name, and flushed to the drive before it takes its own. A shard counts as done once its
-checksums have taken their name. A writer that finds an unfinished store of the same plan (the same manifest to be,
-the same `stamp` of what it is made from) keeps the shards whose bytes still have their checksums; all else is started anew.
+Everything is written under a `.partial` name. A shard counts as done once its checksums have taken their name. A writer that
+finds an unfinished store of the same plan (the same manifest to be, the same `stamp` of what it is made from) keeps the shards
+whose bytes still have their checksums; all else is started anew.
+
+Bytes are left with the system, which is already writing them to the drive, as `cp` leaves them: waiting would halve the speed.
+Whoever means to pull the plug next runs `sync` first; whoever suspects that somebody did has the checksums.
 """
 
-import mmap
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.atomic import install, partial_path, remove, sync
+from hashing.atomic import install, partial_path, remove
 from hashing.errors import EngramError
 from table.checksum import BLOCK_BYTES, ZERO_BLOCK, block_checksums, crc_text
 from table.encoding import Records
@@ -26,8 +26,7 @@ from table.manifest import Manifest, checksum_path, row_step, shard_path
 from table.zarr_metadata import group_json
 
 PIECE_BYTES = 2 << 20  # of records in hand per thread: they stay in the processor's cache from reading to writing
-DIRECT_BYTES = 32 << 20
-THREADS = 4  # more than cores, so that some compute while others wait for the drive
+THREADS = 4  # more than cores, so that some compute while others wait
 
 Fill = Callable[[int, Records], None]  # fills records (rows, row_bytes) from a first row on
 Progress = Callable[[int], None]  # told of bytes as they are done
@@ -77,7 +76,6 @@ class StoreWriter:
     def _replace_root(self, content: bytes) -> None:
         beside = self.partial / "zarr.json.new"
         beside.write_bytes(content)
-        sync(beside)
         beside.replace(self.partial / "zarr.json")
 
     def __enter__(self) -> "StoreWriter":
@@ -120,7 +118,7 @@ class StoreWriter:
             for folder in (path.parent, checksums.parent):
                 folder.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
-            with open_for_writing(path, rows * self.manifest.row_bytes) as file:
+            with path.open("wb", buffering=0) as file:
                 sums = self._write_records(file, first, rows, fill)
                 file.truncate(self.manifest.shard_bytes(layer))
             rest = np.full(self.manifest.shard_bytes(layer) // BLOCK_BYTES - len(sums), ZERO_BLOCK, np.uint32)
@@ -134,8 +132,7 @@ class StoreWriter:
         row_bytes = self.manifest.row_bytes
         step = row_step(row_bytes)
         piece = max(1, PIECE_BYTES // row_bytes // step) * step
-        memory = mmap.mmap(-1, piece * row_bytes)  # begins at a page, as writing past the page cache demands
-        buffer = np.frombuffer(memory, np.uint8).reshape(piece, row_bytes)
+        buffer = np.empty((piece, row_bytes), np.uint8)
         sums = []
         for done in range(0, rows, len(buffer)):
             count = min(len(buffer), rows - done)
@@ -164,16 +161,6 @@ class StoreWriter:
     def _digests(self, layer: int) -> dict[int, str]:
         paths = {shard: checksum_path(self.partial, layer, shard) for shard in range(self.manifest.shard_count(layer))}
         return {shard: crc_text(path.read_bytes()) for shard, path in paths.items() if path.is_file()}
-
-
-def open_for_writing(path: Path, size: int) -> FileIO:
-    """Unbuffered, for `size` bytes. What is large goes past the page cache, where the file system can: that is faster, and
-    pushes nothing else out."""
-    plain = os.O_WRONLY | os.O_CREAT
-    if size >= DIRECT_BYTES and hasattr(os, "O_DIRECT"):
-        with suppress(OSError):
-            return FileIO(os.open(path, plain | os.O_DIRECT, 0o666), "wb")
-    return FileIO(os.open(path, plain, 0o666), "wb")
 
 
 def write_all(file: FileIO, data: NDArray[np.uint8]) -> None:
