@@ -63,8 +63,8 @@ Offload: TypeAlias = Annotated[
 
 def chosen_placement(placement: PlacementChoice | None, offload: bool) -> "PlacementName":
     from hashing.errors import UsageError
+    from runtime.device import default_device
     from runtime.placement import offloaded
-    from runtime.trainer import default_device
 
     if placement is not None and offload:
         raise UsageError(

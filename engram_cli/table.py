@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,8 @@ from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir
 
 if TYPE_CHECKING:
     from hashing.spec import HashSpec
+    from runtime.run import Run
+    from runtime.validation import Validation
     from table.checkpoint import Checkpoint
     from table.convert import LayerError
     from table.store import TableStore
@@ -299,6 +302,8 @@ def convert(
 ) -> None:
     """Write a store's rows in another encoding, and measure how far they are from what they were.
 
+    Where the run's model was trained with them, also what the model then loses on its validation text.
+
     Example: engram table convert --encoding int8 --out int8.zarr
 
     Example: engram table convert v41.zarr --encoding int4 --out v41-int4.zarr --json
@@ -318,6 +323,7 @@ def convert(
         store = write(source, out, target, advance)
     with _bar("measure", source.total_bytes) as advance:
         errors = measure(source, store, lambda rows: advance(rows * source.row_bytes))
+    validations = _validations(Run(run), [source, store])
     content = {
         "path": str(out),
         "encoding": store.encoding.name,
@@ -325,6 +331,7 @@ def convert(
         "source_encoding": source.encoding.name,
         "source_row_bytes": source.row_bytes,
         "layers": {str(error.layer): _error(error) for error in errors},
+        "validation": dict(zip(("before", "after"), map(asdict, validations), strict=True)) if validations else None,
     }
     if json:
         print_json(content)
@@ -332,6 +339,20 @@ def convert(
     print(f"{out}: {source.encoding.name} to {store.encoding.name}, {source.row_bytes} to {store.row_bytes} bytes a row")
     columns = ("layer", "relative RMS error", "SNR dB", "cosine", "saturated", "worst rows")
     print_table("Error", columns, (_error_cells(error) for error in errors))
+    if validations:
+        before, after = validations
+        change = after.nats_per_token - before.nats_per_token
+        loss = f"{before.nats_per_token:.4f} to {after.nats_per_token:.4f} nats per token ({change:+.4f})"
+        print(f"The model's validation loss: {loss}, {before.bits_per_byte:.4f} to {after.bits_per_byte:.4f} bits per byte")
+
+
+def _validations(run: "Run", stores: list["TableStore"]) -> list["Validation"]:
+    """torch is imported only where there is a model."""
+    if not run.model_path.exists():
+        return []
+    from runtime.validation import validate_stores
+
+    return validate_stores(run, stores)
 
 
 def _error(error: "LayerError") -> dict[str, Any]:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from hashing.corpus import Corpus
     from runtime.presets import Preset
     from runtime.run import Run
-    from runtime.trainer import Report, Trainer, Validation
+    from runtime.trainer import Report, Trainer
+    from runtime.validation import Validation
 
 SECONDS_PER_LINE = 10.0
 

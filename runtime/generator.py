@@ -14,10 +14,10 @@ from hashing.hasher import Hasher
 from hashing.tokenizer import end_of_text_id
 from hashing.vocab import CanonicalVocab
 from runtime.checkpoint import load_run
+from runtime.device import default_device
 from runtime.model import Cache, LanguageModel
 from runtime.placement import Placement, PlacementName, place
 from runtime.run import Run
-from runtime.trainer import default_device
 
 
 @dataclass(frozen=True, slots=True)

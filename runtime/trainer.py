@@ -9,7 +9,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,21 +24,16 @@ from hashing.hasher import Hasher
 from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
 from runtime.checkpoint import State, latest_checkpoint, load_checkpoint, publish, save_checkpoint
+from runtime.device import autocast, default_device, fast_precision
 from runtime.model import LanguageModel, ModelConfig, Vectors
 from runtime.presets import Precision, Preset, Recipe
 from runtime.row_table import RowTable
 from runtime.run import Run
 from runtime.tokens import Batches, Tokens, encode_corpus
+from runtime.validation import Validation, validate
 
-EVALUATED_AT_ONCE = 16  # sequences
 MAX_GRADIENT_NORM = 1.0
 BETAS = (0.9, 0.95)
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    nats_per_token: float
-    bits_per_byte: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +44,6 @@ class Report:
     loss: float  # nats per token
     tokens_per_sec: float
     validation: Validation | None = None
-
-
-def default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def fast_precision(device: torch.device) -> Precision:
-    """What products are fastest in: bfloat16 where there are units for it."""
-    return "bfloat16" if device.type == "cuda" or torch.cpu._is_amx_tile_supported() else "float32"
 
 
 class Trainer:
@@ -160,7 +145,7 @@ class Trainer:
         rate = self.recipe.learning_rate * self._schedule(self.state.step)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
-        with self._autocast():
+        with autocast(self.device, self.precision):
             loss = self.state.model.loss(
                 self._tensor(inputs), self._tensor(targets), lambda layer: leaves[layer].batch_vectors()
             )
@@ -173,25 +158,10 @@ class Trainer:
         self.state.step += 1
         return loss.item()
 
-    @torch.no_grad()
     def validate(self, memory: bool = True) -> Validation:
         """The loss over the validation side, with the memory or with it suppressed."""
-        ids, length = self.tokens.ids("validation"), self.recipe.length
-        windows = max(1, (len(ids) - 1) // length)
-        total, count = 0.0, 0
-        for first in range(0, windows, EVALUATED_AT_ONCE):
-            starts = range(first * length, min(first + EVALUATED_AT_ONCE, windows) * length, length)
-            block = np.stack([ids[s : s + length + 1] for s in starts]).astype(np.int64)
-            inputs, targets = block[:, :-1], block[:, 1:]
-            with self._autocast():
-                loss = self.state.model.loss(
-                    self._tensor(inputs), self._tensor(targets), self._vectors(inputs) if memory else None
-                )
-            total += loss.item() * targets.size
-            count += targets.size
-        nats = total / count
-        tokens_per_byte = self.tokens.counts["validation"] / self.tokens.text_bytes["validation"]
-        return Validation(nats, nats / math.log(2) * tokens_per_byte)
+        vectors_of = self._vectors if memory else None
+        return validate(self.state.model, self.tokens, self.recipe.length, self.precision, vectors_of)
 
     def _rows(self, inputs: NDArray[np.int64]) -> dict[int, NDArray[np.signedinteger]]:
         canonical = self.vocab.canonical(inputs)
@@ -203,9 +173,6 @@ class Trainer:
 
     def _tensor(self, array: NDArray[np.signedinteger]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _schedule(self, step: int) -> float:
         """Linear warm-up, then linear decay to nothing."""

@@ -1,0 +1,82 @@
+"""What a model loses on text it was not trained on: the figure that everything about the memory is judged by."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hashing.hasher import Hasher
+from hashing.vocab import CanonicalVocab
+from runtime.checkpoint import load_run
+from runtime.device import autocast, default_device
+from runtime.model import LanguageModel, Vectors
+from runtime.placement import place
+from runtime.presets import Precision, Recipe
+from runtime.run import Run
+from runtime.tokens import Tokens
+from table.store import TableStore
+
+EVALUATED_AT_ONCE = 16  # sequences
+
+VectorsOf = Callable[[NDArray[np.int64]], Vectors]  # token ids (B, T) → each layer's vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    nats_per_token: float
+    bits_per_byte: float
+
+
+@torch.no_grad()
+def validate(
+    model: LanguageModel, tokens: Tokens, length: int, precision: Precision, vectors_of: VectorsOf | None
+) -> Validation:
+    """The loss over the validation side in windows of `length` tokens; with no `vectors_of`, the memory is suppressed."""
+    device = next(model.parameters()).device
+    total, count = 0.0, 0
+    for block in _blocks(tokens.ids("validation"), length):
+        inputs, targets = block[:, :-1], block[:, 1:]
+        ids, following = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (inputs, targets))
+        with autocast(device, precision):
+            loss = model.loss(ids, following, vectors_of(inputs) if vectors_of else None)
+        total += loss.item() * targets.size
+        count += targets.size
+    nats = total / count
+    return Validation(nats, nats / math.log(2) * tokens.counts["validation"] / tokens.text_bytes["validation"])
+
+
+def _blocks(ids: NDArray[np.integer], length: int) -> Iterator[NDArray[np.int64]]:
+    """(up to EVALUATED_AT_ONCE, length + 1) Neighbouring windows, which share a token."""
+    windows = max(1, (len(ids) - 1) // length)
+    for first in range(0, windows, EVALUATED_AT_ONCE):
+        starts = range(first * length, min(first + EVALUATED_AT_ONCE, windows) * length, length)
+        yield np.stack([ids[s : s + length + 1] for s in starts]).astype(np.int64)
+
+
+def validate_stores(run: Run, stores: list[TableStore]) -> list[Validation]:
+    """The run's model with the tables of other stores in place of its own.
+
+    Empty where the run has no model, no text to validate it on, or the stores are not of its training.
+    """
+    if not (run.model_path.exists() and (run.train_folder / "tokens").exists()):
+        return []
+    config, tokens = run.config(), Tokens.open(run.train_folder / "tokens")
+    model, own, vocab = load_run(run, default_device())
+    if any((store.spec.fingerprint, store.step) != (own.spec.fingerprint, own.step) for store in stores):
+        return []
+    length = Recipe.from_json(config["recipe"]).length
+    readers = (_reader(store, vocab, next(model.parameters()).device) for store in stores)
+    return [validate(model, tokens, length, config["precision"], reader) for reader in readers]
+
+
+def _reader(store: TableStore, vocab: CanonicalVocab, device: torch.device) -> VectorsOf:
+    hasher, placement = Hasher(store.spec), place(store, "disk", device)
+
+    def vectors_of(ids: NDArray[np.int64]) -> Vectors:
+        canonical = vocab.canonical(ids)
+        return placement.fetch({layer: hasher.rows(layer, canonical) for layer in store.spec.layers})
+
+    return vectors_of
