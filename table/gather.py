@@ -21,7 +21,8 @@ from table.mapping import PAGE_BYTES, check, libc
 
 MADV_WILLNEED = 3
 PAGES_PER_QUERY = 1 << 20
-BYTES_PER_TASK = 1 << 20  # of vectors; below it one thread is faster than handing out work
+LEAST_TASK_BYTES = 1 << 20  # of vectors; below it one thread is faster than handing out work
+TASKS_PER_THREAD = 4  # so that a thread that is held up does not hold up all
 
 
 _madvise = types.ExternalFunction("madvise", types.int32(types.int64, types.int64, types.int32))
@@ -64,7 +65,8 @@ class Table:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected contiguous float32 {shape}")
         flat, vectors = np.ascontiguousarray(rows).reshape(-1), out.reshape(-1, self.head_dim)
         words, kernel, scale = self.encoding.words(self.records), self.encoding.gather, np.float32(self.scale)
-        per_task = max(1, BYTES_PER_TASK // (4 * self.head_dim))
+        tasks = TASKS_PER_THREAD * (os.cpu_count() or 1)
+        per_task = max(1, LEAST_TASK_BYTES // (4 * self.head_dim), -(-len(flat) // tasks))
 
         def work(first: int) -> None:
             last = first + per_task
