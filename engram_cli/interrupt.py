@@ -1,9 +1,32 @@
-"""Ctrl-C as a request to finish what is in hand."""
+"""Ctrl-C: as an error with a sentence, and as a request to finish what is in hand."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+
+from hashing.errors import EngramError
+
+
+class CommandInterruptedError(EngramError):
+    exit_code = 130
+
+
+@contextmanager
+def resumable(out: Path) -> Iterator[None]:
+    """Within the block Ctrl-C says where what was written so far is kept, if anything was."""
+    from hashing.atomic import partial_path
+
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        kept = partial_path(out)
+        if not kept.exists():
+            raise
+        raise CommandInterruptedError(
+            f"interrupted; what was written so far is in {kept}", hint="the same command goes on from there"
+        ) from e
 
 
 @contextmanager

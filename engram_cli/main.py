@@ -8,11 +8,8 @@ import typer
 from typer.core import TyperGroup
 
 from engram_cli import bench, build_vocab, demo, generate, hash, inspect, plan, serve, stats, table, train
+from engram_cli.interrupt import CommandInterruptedError
 from hashing.errors import EngramError
-
-
-class CommandInterruptedError(EngramError):
-    exit_code = 130
 
 
 class Commands(TyperGroup):

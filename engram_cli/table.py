@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engram_cli.interrupt import resumable
 from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def import_(
     checkpoint = choose_layers(found, layer or []).check()
     plan = Import(checkpoint, named_encoding(encoding) if encoding else checkpoint.encoding)
     if not dry_run:
-        with _bar("import", plan.written_bytes) as advance:
+        with resumable(place), _bar("import", plan.written_bytes) as advance:
             store = plan.run(place, advance)
         _print_info(store, json)
         return
@@ -319,7 +320,7 @@ def convert(
     source = TableStore.open(path or Run(run).tables_path)
     refuse_overwrite(out, force)
     target = named_encoding(encoding)
-    with _bar("convert", source.total_rows * target.row_bytes(source.head_dim)) as advance:
+    with resumable(out), _bar("convert", source.total_rows * target.row_bytes(source.head_dim)) as advance:
         store = write(source, out, target, advance)
     with _bar("measure", source.total_bytes) as advance:
         errors = measure(source, store, lambda rows: advance(rows * source.row_bytes))

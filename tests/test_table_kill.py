@@ -118,6 +118,28 @@ def test_a_killed_writer_leaves_nothing_that_passes_for_a_store(tmp_path: Path, 
     assert verify(out, full=True).faults == []
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_killed_export_leaves_nothing_under_its_name(tmp_path: Path) -> None:
+    job, moments = export_job(tmp_path), random.Random("export")
+    reference, out = tmp_path / "timing0", tmp_path / "out"
+    usual = min(run(job, tmp_path / f"timing{i}") for i in range(3))
+    absent = 0
+    for _ in range(KILLS):
+        child = start(job, out)
+        time.sleep(moments.random() * usual)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if out.exists():
+            assert_identical(out, reference)
+            remove(out)
+        else:
+            absent += 1
+    assert absent > KILLS // 4
+    run(job, out)
+    assert_identical(out, reference)
+    assert not partial_path(out).exists()
+
+
 def state(out: Path) -> str:
     """Of a killed writer's store; fails the test for one that opens without being complete."""
     partial = partial_path(out)
