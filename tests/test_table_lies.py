@@ -5,13 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from hashing.errors import EngramError
+from hashing.presets import preset
+from hashing.vocab import CanonicalVocab
+from table.encoding import ENCODINGS
 from table.importer import Import, read_checkpoint
 from table.safetensors_file import read_header
-from table.store import TableStore
+from table.store import TableStore, create_store
 from table.verify import verify
 from tests.checkpoints import INDEX, deepseek, qwen
 
@@ -228,6 +232,17 @@ def test_a_shard_that_lies_is_refused_before_it_is_mapped(store: TableStore, nam
 def test_another_vocabulary_is_refused(store: TableStore) -> None:
     with pytest.raises(EngramError, match="does not know its vocabulary"):
         store.check_vocab("0123456789abcdef")
+
+
+def test_a_store_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    names = ("a", "b", "c")
+    vocab = CanonicalVocab(names, names, np.array([0, 1, 2], np.int32), names)
+    own, other = vocab.fingerprint, CanonicalVocab(names, names, np.array([0, 1, 1], np.int32), names[:2]).fingerprint
+    store = create_store(tmp_path / "v.zarr", preset("tiny").spec(vocab), vocab.mapping, ENCODINGS["float32"], 32)
+    TableStore.open(store.path).check_vocab(own)
+    with pytest.raises(EngramError, match=f"was addressed with vocabulary {own}, but the one given is {other}") as refused:
+        store.check_vocab(other)
+    assert refused.value.hint == "use the vocab.parquet that the tables were made with"
 
 
 def test_nothing_there() -> None:
