@@ -36,7 +36,9 @@ def text(cell: object) -> str:
     """A cell as people write it; markup in data is shown, not obeyed."""
     if isinstance(cell, int):
         return f"{cell:,}"
-    return (f"{cell:,.4g}" if isinstance(cell, float) else str(cell)).replace("[", "\\[")
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 10_000 else f"{cell:,.4g}"
+    return str(cell).replace("[", "\\[")
 
 
 def byte_text(count: float) -> str:

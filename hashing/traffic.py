@@ -5,17 +5,24 @@ Waldspurger et al. 2015): a row is followed if its hash says so, all its reads w
 disjoint samples give the estimate, and how they differ gives its standard error.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hashing.errors import EngramError
+from hashing.hasher import Hasher
 from hashing.reuse_kernel import reuse_distances
+from hashing.spec import HashSpec
+from hashing.token_stream import Piece
+from hashing.vocab import CanonicalVocab
 
 EXACT_READS = 1 << 22
 SAMPLES = 8
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
+BATCHES = (256, 4096, 65_536)  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +92,69 @@ def distinct_per_batch(rows: NDArray[np.integer], batch_tokens: int) -> float:
     whole = max(len(rows) // batch_tokens, 1)
     batches = [rows[i * batch_tokens : (i + 1) * batch_tokens] for i in range(whole)]
     return float(np.mean([len(np.unique(batch)) for batch in batches]))
+
+
+@dataclass(frozen=True, slots=True)
+class RowStream:
+    """The rows that a text reads from one layer, by one order's n-grams or by all."""
+
+    layer: int
+    orders: str
+    rows: NDArray[np.signedinteger]  # (T, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a stream asks of a cache."""
+
+    layer: int
+    orders: str
+    reads: int
+    distinct_rows: int
+    exact: bool
+    lru_hit_percent: float
+    lru_error_percent: float  # standard error
+    static_hit_percent: float  # of a cache that keeps the most-read rows
+    distinct_rows_per_batch: dict[str, float]  # by tokens in the batch
+    curve: MissCurve
+
+
+def row_streams(spec: HashSpec, vocab: CanonicalVocab, pieces: Iterable[Piece], tokens: int) -> Iterator[RowStream]:
+    """Of the first tokens of a corpus: for each layer every order's, then all of them together.
+
+    Raises EngramError when there are no tokens.
+    """
+    ids, starts, read = [], [], 0
+    for piece in pieces:
+        starts += [read] if piece.begins else []
+        ids.append(vocab.canonical(piece.token_ids[: tokens - read]))
+        read += len(ids[-1])
+        if read >= tokens:
+            break
+    if not read:
+        raise EngramError("the corpus has no tokens to follow")
+    offsets, stream = np.array([*starts, read]), np.concatenate(ids)
+    for layer in spec.layers:
+        rows = Hasher(spec).ragged_rows(layer, stream, offsets)
+        for place, order in enumerate(spec.orders):
+            yield RowStream(layer, f"{order}-grams", rows[:, place * spec.heads : (place + 1) * spec.heads])
+        yield RowStream(layer, "all", rows)
+
+
+def traffic(stream: RowStream, cache_rows: int) -> Traffic:
+    """Of a cache that holds `cache_rows` rows."""
+    reads = stream.rows.reshape(-1)
+    curve = miss_curve(reads)
+    miss, error = curve.at(cache_rows)
+    return Traffic(
+        layer=stream.layer,
+        orders=stream.orders,
+        reads=reads.size,
+        distinct_rows=int(curve.cache_rows[-1]),
+        exact=curve.exact,
+        lru_hit_percent=100 * (1 - miss),
+        lru_error_percent=100 * error,
+        static_hit_percent=100 * float(static_hot(reads, np.array([cache_rows]))[0]),
+        distinct_rows_per_batch={str(batch): distinct_per_batch(stream.rows, batch) for batch in BATCHES},
+        curve=curve,
+    )
