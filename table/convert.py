@@ -10,7 +10,8 @@ from threading import Lock
 import numpy as np
 
 from table.checksum import crc_text
-from table.encoding import Encoding, Values
+from table.encode_kernel import Values
+from table.encoding import Encoding
 from table.exporter import kept_path
 from table.manifest import cut_layers
 from table.recoding import EncodedRows, Recoding

@@ -14,7 +14,8 @@ from hashing.spec import HashSpec, assign_primes, seeded_multipliers
 from hashing.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
 from table.checkpoint import Checkpoint, Config, Folder, LayerSource
-from table.encoding import ENCODINGS, GROUP
+from table.decode_kernel import GROUP
+from table.encoding import ENCODINGS
 
 KIND = "deepseek-v4.1"
 SEED = 0  # the configuration has no key for it

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from table.encoding import Encoding, Records, Values, encoding
+from table.encode_kernel import Values
+from table.encoding import Encoding, Records, encoding
 from table.writer import PIECE_BYTES, Fill
 
 E4M3_LARGEST = 448.0

@@ -6,7 +6,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from table.encoding import ENCODINGS, GROUP, Encoding, encoding
+from table.decode_kernel import GROUP
+from table.encoding import ENCODINGS, Encoding, encoding
 
 Values = NDArray[np.float32]
 
