@@ -40,7 +40,7 @@ def build_vocab(
 
     Example: engram build-vocab --show Apple
     """
-    from hashing.atomic import refuse_overwrite, remove, write_text
+    from hashing.atomic import refuse_overwrite
     from hashing.corpus import Corpus
     from hashing.errors import UsageError
     from hashing.rule import load_rule
@@ -58,10 +58,24 @@ def build_vocab(
     source = Corpus(tuple(corpus or ()), text_key, text_column)
     model = load_tokenizer(tokenizer) if tokenizer else _trained(source, size)
     vocab = CanonicalVocab.from_tokenizer(model, load_rule(rule))
-    remove(target.vocab_path)  # first, so that a kill never leaves it beside a tokenizer that is not its own
-    write_text(target.tokenizer_path, model.to_str())
-    vocab.save(target.vocab_path)
+    _save(target, model, vocab)
     _report(target, vocab, show, against, json)
+
+
+def _save(target: "Run", tokenizer: "Tokenizer", vocab: "CanonicalVocab") -> None:
+    """Both are written beside before either is replaced: a full drive costs nothing, a kill at most the vocabulary."""
+    from hashing.atomic import atomic_path, remove
+
+    with atomic_path(target.tokenizer_path) as partial:
+        partial.write_text(tokenizer.to_str(), encoding="utf-8")
+        new = target.vocab_path.with_suffix(".new.parquet")
+        try:
+            vocab.save(new)
+            remove(target.vocab_path)  # never beside a tokenizer that is not its own
+        except BaseException:
+            remove(new)
+            raise
+    new.replace(target.vocab_path)
 
 
 def _trained(corpus: "Corpus", size: int) -> "Tokenizer":

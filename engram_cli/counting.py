@@ -1,5 +1,6 @@
 """What `engram stats` counts or follows: the options that name it, and the documents they stand for."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -64,6 +65,6 @@ class Counting:
         from hashing.token_stream import Shard
 
         index, _, of = (self.shard or "1/1").partition("/")
-        if not (index.isdigit() and of.isdigit()):
+        if not (re.fullmatch("[0-9]{1,9}", index) and re.fullmatch("[0-9]{1,9}", of)):
             raise UsageError(f'"{self.shard}" is not a shard', hint="shards are written like 1/4")
         return Shard(int(index) - 1, int(of))

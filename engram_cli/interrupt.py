@@ -30,6 +30,15 @@ def resumable(out: Path) -> Iterator[None]:
 
 
 @contextmanager
+def complete(out: Path) -> Iterator[None]:
+    """Within the block Ctrl-C says that what was asked for is there, and only what follows is not."""
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        raise CommandInterruptedError(f"interrupted; {out} is complete, the report on it is not") from e
+
+
+@contextmanager
 def interrupt_asked() -> Iterator[Callable[[], bool]]:
     """Within the block the first Ctrl-C only makes the yielded function true; a second one interrupts at once."""
     asked = False

@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -42,16 +43,23 @@ app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         app()
     except EngramError as e:
         fail(str(e), e.hint, e.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted", "", 130)
+    except MemoryError as e:
+        fail(f"there is not enough memory: {e}", "ask for less at a time", 1)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as e:
         full = e.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
         where = f": {e.filename}" if e.filename else ""
-        fail(f"{e.strerror or e}{where}", "free some space, or name another place with --run" if full else "", 1)
+        fail(f"{e.strerror or e}{where}", "free some space, or name another place" if full else "", 1)
 
 
 def fail(message: str, hint: str, code: int) -> None:

@@ -5,11 +5,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 PIPED_WIDTH = 1000
+FOLDED_WIDTH = 10  # what a text may be folded to in a narrow terminal
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -24,16 +26,29 @@ def note(message: str) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> None:
     """A rich table; the first `left` columns are text, the others numbers aligned right. Piped, it is as wide as it needs."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    lines = [[text(cell) for cell in row] for row in rows]
     for position, column in enumerate(columns):
         is_text = position < left
-        table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
-    for row in rows:
-        table.add_row(*(text(cell) for cell in row))
-    Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
+        widest = max(len(column), *(len(line[position]) for line in lines))
+        least = min(widest, FOLDED_WIDTH) if is_text else widest
+        table.add_column(column, justify="left" if is_text else "right", overflow="fold", min_width=least, no_wrap=not is_text)
+    for line in lines:
+        table.add_row(*line)
+    width = PIPED_WIDTH
+    if sys.stdout.isatty():
+        width = Console().width
+        least = sum(column.min_width or 0 for column in table.columns)
+        if least + 3 * len(columns) + 1 > width:
+            table.box, table.padding, table.show_edge = SIMPLE_HEAD, 0, False
+        # Wider than the terminal, if need be: it wraps lines, where a narrower table would cut digits off.
+        width = max(width, least + len(columns) - 1)
+    Console(highlight=False, width=width).print(table)
 
 
 def text(cell: object) -> str:
     """A cell as people write it; markup in data is shown, not obeyed."""
+    if cell is None:
+        return "–"
     if isinstance(cell, int):
         return f"{cell:,}"
     if isinstance(cell, float):

@@ -1,5 +1,6 @@
 """`engram plan`: what a configuration will cost, before anything is built."""
 
+from math import isfinite
 from typing import Annotated
 
 import typer
@@ -8,9 +9,10 @@ from engram_cli.options import Json
 
 
 def plan(
-    spec: Annotated[str, typer.Option(help="A named spec.")] = "deepseek-v4.1",
+    spec: Annotated[str, typer.Option(help="A named spec, or the path of one in JSON.")] = "deepseek-v4.1",
+    head_dim: Annotated[int, typer.Option(min=0, max=1 << 16, help="Columns of a row. Default: the named spec's.")] = 0,
     encoding: Annotated[str, typer.Option(help="How rows are stored. Default: as the spec is published.")] = "",
-    tokens_per_sec: Annotated[float, typer.Option(min=0, help="Tokens read per second, for the bandwidth.")] = 1000,
+    tokens_per_sec: Annotated[float, typer.Option(min=0, max=1e15, help="Tokens read per second, for the bandwidth.")] = 1000,
     json: Json = False,
 ) -> None:
     """Show parameters, bytes and bandwidth of a configuration's tables.
@@ -21,9 +23,12 @@ def plan(
     """
     from engram_cli.output import byte_text, print_json, print_table
     from engram_cli.table import named_spec
+    from hashing.errors import UsageError
     from table.encoding import encoding as named_encoding
 
-    rule, head_dim, native = named_spec(spec, None)
+    if not isfinite(tokens_per_sec):
+        raise UsageError(f"{tokens_per_sec} tokens per second are expected to be a finite number")
+    rule, head_dim, native = named_spec(spec, None, head_dim)
     kind = named_encoding(encoding or native)
     row_bytes = kind.row_bytes(head_dim)
     reads = len(rule.layers) * rule.columns

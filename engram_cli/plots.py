@@ -58,14 +58,21 @@ def plot_ranks(path: Path, counts: "Mapping[int, NDArray[np.int64]]") -> None:
 
 def plot_occupancy(path: Path, heads: "Sequence[HeadCollisions]") -> None:
     figure, axes = _axes(
-        "Do the tables fill as a uniform hash would fill them?", "head, layer by layer and order by order", "deviation (z)"
+        "Do the tables fill as a uniform hash would fill them?",
+        "layer; the heads of each order side by side",
+        "deviation (z)",
     )
-    orders = sorted({head.order for head in heads})
+    heads = sorted(heads, key=lambda head: (head.layer, head.order, head.head))
+    orders, layers = sorted({head.order for head in heads}), sorted({head.layer for head in heads})
+    per_layer = len(heads) // len(layers)
+    axes.set_xticks([(i + 0.5) * per_layer - 0.5 for i in range(len(layers))], [str(layer) for layer in layers])
+    for edge in range(1, len(layers)):
+        axes.axvline(edge * per_layer - 0.5, color="#888888", linewidth=0.8)
     for order, colour, marker in zip(orders, COLOURS, MARKERS, strict=False):
         places = [place for place, head in enumerate(heads) if head.order == order]
         axes.plot(places, [heads[p].occupied.z for p in places], marker, color=colour, markersize=5, label=f"{order}-grams")
     axes.axhspan(-3, 3, color="#888888", alpha=0.15, linewidth=0, label="uniform, ±3 standard deviations")
-    reach = max(4.0, *(abs(head.occupied.z) * 1.15 for head in heads))
+    reach = max(4.0, *(abs(head.occupied.z) * 1.15 for head in heads if head.occupied.z == head.occupied.z))
     axes.set_ylim(-reach, reach)
     axes.legend(frameon=False, ncols=2, fontsize=8)
     _save(figure, path)
@@ -86,11 +93,11 @@ def plot_collisions(path: Path, curve: "Sequence[CurvePoint]") -> None:
         axes.plot(measured, [p.shared_percent for p in points], marker, color=colour, label=f"{order}-grams, in one head")
         in_all = [p.shared_in_all_percent for p in points]
         axes.plot(measured, in_all, marker, color=colour, fillstyle="none", label=f"{order}-grams, in every head")
-    axes.plot([], [], color="#444444", linewidth=1, label="lines: a uniform hash")
+    axes.plot([], [], color="#444444", linewidth=1, label="lines: a uniform hash (dashed: in every head)")
     axes.set_xscale("log")
     axes.set_ylim(-2, 102)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     _save(figure, path)
 
 

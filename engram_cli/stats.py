@@ -1,5 +1,6 @@
 """`engram stats`: n-gram counts, occupancy, collisions and traffic."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir, SpecName, TextC
 from engram_cli.traffic import traffic
 
 if TYPE_CHECKING:
-    from hashing.counts import NgramCounts
+    from hashing.counts import NgramCounts, Totals
     from hashing.report import CollisionReport
     from hashing.spec import HashSpec
 
@@ -76,7 +77,7 @@ def report(
     saved = NgramCounts.open(path)
     saved.check_vocab(vocab.fingerprint)
     found = collision_report(rule, saved, _bases(base, plot is not None))
-    by_raw_ids = _raw(counting, rule, path.with_suffix(".raw.parquet"), force) if raw else None
+    by_raw_ids = _raw(counting, rule, saved.totals, path.with_suffix(".raw.parquet"), force) if raw else None
     if plot:
         _plot(plot, saved, found)
     if json:
@@ -115,15 +116,16 @@ def merge(
 def _bases(text: str, plotted: bool) -> list[int]:
     from hashing.errors import UsageError
 
-    if not all(part.strip().isdigit() and int(part) > 1 for part in text.split(",") if text):
+    if not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", part) and int(part) > 1 for part in text.split(",") if text):
         raise UsageError(f'"{text}" is not a list of table sizes', hint="as in --base 100000,646400,2262400")
     given = {int(part) for part in text.split(",") if part}
     return sorted(given | set(PLOTTED_BASES)) if plotted else sorted(given)
 
 
-def _raw(counting: Counting, spec: "HashSpec", path: Path, force: bool) -> "CollisionReport":
+def _raw(counting: Counting, spec: "HashSpec", counted: "Totals", path: Path, force: bool) -> "CollisionReport":
     """Collisions of the same tables addressed by raw token ids."""
     from hashing.counts import NgramCounts
+    from hashing.errors import EngramError
     from hashing.report import addressed_raw, collision_report
     from hashing.rule import IDENTITY
     from hashing.vocab import CanonicalVocab
@@ -132,16 +134,26 @@ def _raw(counting: Counting, spec: "HashSpec", path: Path, force: bool) -> "Coll
     identity = addressed_raw(spec, vocab)
     if counting.corpus or force or not path.exists():
         counting.count(vocab, identity, path, force)
-    return collision_report(identity, NgramCounts.open(path))
+    raw = NgramCounts.open(path)
+    if (raw.totals.tokens, raw.totals.documents) != (counted.tokens, counted.documents):
+        raise EngramError(
+            f"{path} counts {raw.totals.tokens:,} tokens of {raw.totals.documents:,} documents, another corpus than the "
+            f"{counted.tokens:,} of {counted.documents:,} it would be compared with",
+            hint="name the corpus again, with --force",
+        )
+    return collision_report(identity, raw)
 
 
 def _plot(path: Path, counts: "NgramCounts", report: "CollisionReport") -> None:
+    from engram_cli.output import note
     from engram_cli.plots import plot_collisions, plot_occupancy, plot_ranks
 
     first = report.joint[0].layer
-    plot_ranks(_beside(path, "ranks"), {order: counts.order(order).counts for order in report.top})
-    plot_occupancy(_beside(path, "occupancy"), report.heads)
-    plot_collisions(_beside(path, "collisions"), [p for p in report.curve if p.layer == first])
+    drawn = {name: _beside(path, name) for name in ("ranks", "occupancy", "collisions")}
+    plot_ranks(drawn["ranks"], {order: counts.order(order).counts for order in report.top})
+    plot_occupancy(drawn["occupancy"], report.heads)
+    plot_collisions(drawn["collisions"], [p for p in report.curve if p.layer == first])
+    note(f"drawn: {', '.join(map(str, drawn.values()))}")
 
 
 def _beside(path: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engram_cli.interrupt import resumable
+from engram_cli.interrupt import complete, resumable
 from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def create(
     out: Out = None,
     vocab: VocabPath = None,
     encoding: EncodingName = "",
-    head_dim: Annotated[int, typer.Option(min=0, help="Columns of a row. Default: the named spec's.")] = 0,
+    head_dim: Annotated[int, typer.Option(min=0, max=1 << 16, help="Columns of a row. Default: the named spec's.")] = 0,
     run: RunDir = DEFAULT_RUN,
     force: Force = False,
     json: Json = False,
@@ -172,7 +172,7 @@ def verify(
     from table.verify import verify as examine
 
     place = path or Run(run).tables_path
-    with _bar("verify", 0) as advance:
+    with _bar("verify", _size(place)) as advance:
         result = examine(place, full, tokenizer, advance)
     if json:
         print_json({"path": str(place), "full": full, "faults": result.faults, "notes": result.notes})
@@ -209,12 +209,17 @@ def import_(
     """
     from engram_cli.output import byte_text, print_json
     from hashing.atomic import refuse_overwrite
+    from hashing.errors import EngramError, UsageError
     from runtime.run import Run
     from table.encoding import encoding as named_encoding
     from table.importer import Import, choose_layers, read_checkpoint
 
     place = out or Run(run).tables_path
     refuse_overwrite(place, force or dry_run)
+    if not source.exists():
+        raise EngramError(f"no such file or folder: {source}")
+    if source.is_dir() and (spec or vocab):
+        raise UsageError("--spec and --vocab are for a state dict; a checkpoint's folder says itself how it is addressed")
     found = read_checkpoint(source, tokenizer) if source.is_dir() else _state_dict(source, spec, vocab, layer or [])
     checkpoint = choose_layers(found, layer or []).check()
     plan = Import(checkpoint, named_encoding(encoding) if encoding else checkpoint.encoding)
@@ -322,9 +327,10 @@ def convert(
     target = named_encoding(encoding)
     with resumable(out), _bar("convert", source.total_rows * target.row_bytes(source.head_dim)) as advance:
         store = write(source, out, target, advance)
-    with _bar("measure", source.total_bytes) as advance:
-        errors = measure(source, store, lambda rows: advance(rows * source.row_bytes))
-    validations = _validations(Run(run), [source, store])
+    with complete(out):
+        with _bar("measure", source.total_bytes) as advance:
+            errors = measure(source, store, lambda rows: advance(rows * source.row_bytes))
+        validations = _validations(Run(run), [source, store])
     content = {
         "path": str(out),
         "encoding": store.encoding.name,
@@ -338,7 +344,7 @@ def convert(
         print_json(content)
         return
     print(f"{out}: {source.encoding.name} to {store.encoding.name}, {source.row_bytes} to {store.row_bytes} bytes a row")
-    columns = ("layer", "relative RMS error", "SNR dB", "cosine", "saturated", "worst rows")
+    columns = ("layer", "RMS error", "SNR dB", "cosine", "saturated", "NaN rows", "worst row")
     print_table("Error", columns, (_error_cells(error) for error in errors))
     if validations:
         before, after = validations
@@ -356,6 +362,10 @@ def _validations(run: "Run", stores: list["TableStore"]) -> list["Validation"]:
     return validate_stores(run, stores)
 
 
+def _size(place: Path) -> int:
+    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+
+
 def _error(error: "LayerError") -> dict[str, Any]:
     return {
         "relative_rms_error": error.relative_rms_error,
@@ -369,8 +379,16 @@ def _error(error: "LayerError") -> dict[str, Any]:
 
 def _error_cells(error: "LayerError") -> tuple[object, ...]:
     exact = "no loss" if error.snr_db is None else f"{error.snr_db:.1f}"
-    worst = ", ".join(f"{row:,} ({relative:.2%})" for relative, row in error.worst[:3])
-    return error.layer, f"{error.relative_rms_error:.3%}", exact, f"{error.cosine:.6f}", error.saturated, worst
+    worst = next((f"{row:,} ({relative:.2%})" for relative, row in error.worst), "none")
+    return (
+        error.layer,
+        f"{error.relative_rms_error:.3%}",
+        exact,
+        f"{error.cosine:.6f}",
+        error.saturated,
+        error.rows_skipped,
+        worst,
+    )
 
 
 @contextmanager
@@ -385,6 +403,7 @@ def _bar(label: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
         def advance(count: int) -> None:
             nonlocal done
             done += count
-            bars.update(task, completed=done // MIB)
+            bars.update(task, completed=done / MIB)
 
         yield advance
+        bars.update(task, completed=total_bytes / MIB)

@@ -7,12 +7,13 @@ process dies. To hold when the power fails too, content is first flushed to the 
 
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from hashing.errors import EngramError
+from hashing.errors import EngramError, UsageError
 
 SYNCED_AT_ONCE = 16
 
@@ -52,11 +53,9 @@ def install(partial: Path, path: Path) -> None:
     An existing file is replaced in one step; an existing folder is moved aside first, so that for a moment there is none.
     """
     if partial.is_dir() and path.exists():
-        aside = path.with_name(path.name + ".old")
-        remove(aside)
-        path.rename(aside)
-        partial.rename(path)
-        remove(aside)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.old-") as aside:
+            path.rename(Path(aside) / path.name)
+            partial.rename(path)
     else:
         partial.replace(path)
     sync(path.parent)
@@ -84,5 +83,25 @@ def write_text(path: Path, text: str) -> None:
 
 
 def refuse_overwrite(path: Path, force: bool) -> None:
+    if path.name in {"", ".."}:
+        raise UsageError(f'"{path}" gives no name to what is to be written')
     if path.exists() and not force:
         raise EngramError(f"{path} is already there and would be overwritten.", hint="pass --force to replace it")
+
+
+def refuse_overlap(path: Path, source: Path) -> None:
+    """Raises UsageError when what is written would lie over, in or around what it is made from."""
+    out, read = path.resolve(), source.resolve()
+    if out == read or out in read.parents or read in out.parents:
+        raise UsageError(f"{path} would be written over, into or around {source}, which is read", hint="name another place")
+
+
+def refuse_foreign(path: Path, own: Collection[str]) -> None:
+    """Raises EngramError when there is something at `path` that is no folder of files and folders with `own` names."""
+    for place in (path, partial_path(path)):
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise EngramError(f"{place} is in the way: it is no folder", hint="move it, or name another place")
+        if foreign := sorted(entry.name for entry in place.glob("*") if entry.name not in own):
+            raise EngramError(
+                f"{place} holds {foreign[0]}, which is not replaced by what is to be written", hint="name another place"
+            )

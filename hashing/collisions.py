@@ -6,7 +6,7 @@ the expectations and variances are exact, those of the classical occupancy probl
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import comb, exp, log1p, nan, sqrt
+from math import comb, exp, expm1, log1p, nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,10 +117,13 @@ def both_alone_probability(balls: int, rows: int) -> float:
 
 def occupancy(balls: int, rows: int) -> tuple[float, float]:
     """Mean and standard deviation of the number of rows that `balls` thrown at random occupy."""
-    empty = exp(balls * log1p(-1 / rows))
-    both_empty = exp(balls * log1p(-2 / rows)) if rows > 2 else 0.0
-    variance = rows * empty + rows * (rows - 1) * both_empty - (rows * empty) ** 2
-    return rows * (1 - empty), sqrt(max(variance, 0.0))
+    if rows == 1:
+        return float(balls > 0), 0.0
+    empty, occupied = exp(balls * log1p(-1 / rows)), -expm1(balls * log1p(-1 / rows))
+    # That two are empty is rarer than if they were independent, by this much; in full it would cancel away.
+    together = expm1(balls * log1p(-1 / (rows - 1) ** 2)) if rows > 2 else -1.0
+    variance = rows * empty * occupied + rows * (rows - 1) * empty**2 * together
+    return rows * occupied, sqrt(max(variance, 0.0))
 
 
 def shared_weight(weights: NDArray[np.int64], rows: int) -> tuple[float, float]:

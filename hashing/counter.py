@@ -180,7 +180,9 @@ class NgramCounter:
         self.tokens += int(np.count_nonzero(token_ids >= 0))
 
     def write(self, path: Path) -> Totals:
-        """Writes the file of counts. Nothing can be added afterwards."""
+        """Writes the file of counts. Nothing can be added afterwards. Raises EngramError when there is nothing to count."""
+        if not self.tokens:
+            raise EngramError("there is nothing to count: the corpus has no tokens")
         totals = Totals(self.orders, self.tokens, self.documents, self.vocab.size, self.vocab.fingerprint)
         if self.spills:
             self._spill()

@@ -124,6 +124,11 @@ class Totals:
     canonical_size: int
     vocab_fingerprint: str
 
+    def __post_init__(self) -> None:
+        for name, value in (("tokens", self.tokens), ("documents", self.documents), ("canonical_size", self.canonical_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}, expected a whole number above 0")
+
     @property
     def packing(self) -> Packing:
         return Packing(self.orders[-1], self.canonical_size)
@@ -153,10 +158,13 @@ class NgramCounts:
             raise EngramError(f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
         if b"engram.counts" not in metadata:
             raise EngramError(f"{path} is not a file of n-gram counts: its metadata does not say so")
-        content = json.loads(metadata[b"engram.counts"])
-        if (found := content.pop("format")) != FORMAT:
-            raise EngramError(f"{path} has format {found}; this version reads format {FORMAT}")
-        return cls(path, Totals(**{**content, "orders": tuple(content["orders"])}))
+        try:
+            content = json.loads(metadata[b"engram.counts"])
+            if (found := content.pop("format", None)) != FORMAT:
+                raise EngramError(f"{path} has format {found}; this version reads format {FORMAT}")
+            return cls(path, Totals(**{**content, "orders": tuple(content["orders"])}))
+        except (ValueError, TypeError, AttributeError, KeyError) as e:
+            raise EngramError(f"{path} is damaged: its metadata is not that of a file of counts ({e})") from e
 
     def check_vocab(self, fingerprint: str) -> None:
         """Raises EngramError when the counts were made with another vocabulary."""
@@ -177,7 +185,18 @@ class NgramCounts:
         except (pa.ArrowInvalid, OSError) as e:
             raise EngramError(f"{self.path} is damaged: {str(e).splitlines()[0]}") from e
         ids = np.stack([table[name].to_numpy() for name in columns[:-2]], axis=1).astype(np.int32)
-        return OrderCounts(ids, table["count"].to_numpy(), table["documents"].to_numpy())
+        found = OrderCounts(ids, table["count"].to_numpy(), table["documents"].to_numpy())
+        self._check(order, found)
+        return found
+
+    def _check(self, order: int, found: OrderCounts) -> None:
+        """Every token ends one n-gram, so the counts add up to the tokens; what does not is damaged."""
+        if (total := int(found.counts.sum())) != self.totals.tokens or found.counts.min() < 1:
+            raise EngramError(
+                f"{self.path} is damaged: its {order}-grams add up to {total} tokens, expected {self.totals.tokens}"
+            )
+        if found.ids.min() < -1 or found.ids.max() >= self.totals.canonical_size:
+            raise EngramError(f"{self.path} is damaged: it holds an id outside {self.totals.canonical_size} canonical ids")
 
 
 def write_counts(path: Path, totals: Totals, runs: Iterable[tuple[int, Sequence[Run | DiskRun]]]) -> None:

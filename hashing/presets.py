@@ -123,4 +123,6 @@ def chosen_spec(name: str, vocab: CanonicalVocab) -> HashSpec:
     spec = HashSpec.load(Path(name))
     if spec.vocab_fingerprint != vocab.fingerprint:
         raise EngramError(f"{name} addresses vocabulary {spec.vocab_fingerprint}, but the one given is {vocab.fingerprint}")
+    if spec.canonical_size < vocab.size or (spec.canonical_size > vocab.size and vocab.rule != IDENTITY.name):
+        raise EngramError(f"{name} is over {spec.canonical_size} canonical ids, but the vocabulary has {vocab.size}")
     return spec

@@ -21,6 +21,7 @@ Seeding = Literal["numpy", "splitmix64"]
 
 INT64_MAX = 2**63 - 1
 MAX_ORDER = 6
+MAX_HEADS = 1024  # per order
 LAYER_STRIDE = 10007  # how far apart the seeds of two layers are
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
@@ -152,7 +153,9 @@ class HashSpec:
             if len(multipliers) != self.max_order:
                 raise EngramError(f"layer {layer} has {len(multipliers)} multipliers, expected {self.max_order}")
             for m in multipliers:
-                if not 0 < m <= largest:
+                if m < 1 or m % 2 == 0:
+                    raise EngramError(f"layer {layer}: multiplier {m} is not an odd number above 0")
+                if m > largest:
                     limit = f"1 to {largest} over {self.canonical_size} canonical ids"
                     raise EngramError(f"layer {layer}: multiplier {m} would overflow 64 bits, expected {limit}")
         if (self.seeding is None) != (self.seed is None):
@@ -161,9 +164,11 @@ class HashSpec:
             raise EngramError(f"the seed is {self.seed}, expected 0 or more")
         if self.seeding is not None and self.seed is not None:
             expected = seeded_multipliers(self.seeding, self.seed, self.layers, self.max_order, self.canonical_size)
-            if self.multipliers != expected:
+            for layer, found, seeded in zip(self.layers, self.multipliers, expected, strict=True):
+                if found == seeded:
+                    continue
                 raise EngramError(
-                    f"multipliers {self.multipliers[0]} do not follow from seed {self.seed}, which gives {expected[0]}",
+                    f"layer {layer}: multipliers {found} do not follow from seed {self.seed}, which gives {seeded}",
                     hint="a checkpoint's stored multipliers are the truth: give them without a seed",
                 )
 
@@ -231,7 +236,7 @@ class HashSpec:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as e:
             raise EngramError(f"no such file: {path}") from e
-        except (UnicodeDecodeError, json.JSONDecodeError) as e:
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
             raise EngramError(f"{path} is not a hash spec: it is not JSON ({e})") from e
         if not isinstance(content, dict):
             raise EngramError(f"{path} is not a hash spec: it holds a {type(content).__name__}, expected an object")

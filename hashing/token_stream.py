@@ -75,12 +75,14 @@ def _npy_pieces(path: Path) -> Iterator[Piece]:
             shape, fortran, kind = read(file)
         except ValueError as e:
             raise EngramError(f"{path} is not a .npy file: {e}") from e
-        if kind.kind not in "iu" or len(shape) not in (1, 2) or (fortran and len(shape) == 2):
+        if fortran and len(shape) == 2:
+            raise EngramError(f"{path} is stored column by column, expected row by row", hint="save np.ascontiguousarray of it")
+        if kind.kind not in "iu" or len(shape) not in (1, 2):
             raise EngramError(f"{path} holds {kind} of shape {shape}, expected rows of integers in one or two dimensions")
         for _ in range(shape[0] if len(shape) == 2 else 1):
             for first in range(0, shape[-1], PIECE_TOKENS):
                 wanted = min(PIECE_TOKENS, shape[-1] - first)
-                ids: NDArray[Any] = np.fromfile(file, kind, wanted)
+                ids = _native(np.fromfile(file, kind, wanted), path)
                 if len(ids) < wanted:
                     raise EngramError(
                         f"{path} ends early: its header says {shape}, but it was cut off or changed while it was read"
@@ -101,7 +103,16 @@ def _parquet_pieces(path: Path, column: str) -> Iterator[Piece]:
                 raise EngramError(f'{path}: column "{column}" holds {kind}, expected lists of integers')
             for batch in file.iter_batches(batch_size=64, columns=[column]):
                 for document in batch.column(0):
+                    if document.is_valid and document.values.null_count:
+                        raise EngramError(f'{path}: column "{column}" has a document with a null among its token ids')
                     if document.is_valid:
-                        yield Piece(document.values.to_numpy(zero_copy_only=False))
-    except pa.ArrowInvalid as e:
+                        yield Piece(_native(document.values.to_numpy(zero_copy_only=False), path))
+    except (pa.ArrowInvalid, OSError) as e:
         raise EngramError(f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
+
+
+def _native(ids: NDArray[Any], path: Path) -> NDArray[np.integer]:
+    """In this machine's byte order. Raises EngramError for numbers that are no token ids, dead positions (below 0) aside."""
+    if ids.dtype == np.uint64 and len(ids) and int(ids.max()) >= 2**63:
+        raise EngramError(f"{path} holds {int(ids.max())}, which is no token id")
+    return ids.astype(ids.dtype.newbyteorder("="), copy=False)

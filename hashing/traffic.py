@@ -46,10 +46,10 @@ def curve_sizes(distinct: int) -> NDArray[np.int64]:
     return np.unique(np.minimum(np.concatenate([steps, [distinct]]).astype(np.int64), distinct))
 
 
-def miss_curve(reads: NDArray[np.integer], exact_reads: int = EXACT_READS) -> MissCurve:
-    """Of rows (L,) in the order they are read."""
+def miss_curve(reads: NDArray[np.integer], exact_reads: int = EXACT_READS, asked: int = 1) -> MissCurve:
+    """Of rows (L,) in the order they are read; `asked` is a cache's size that is to be among the curve's."""
     rows, dense = np.unique(reads, return_inverse=True)
-    sizes = curve_sizes(len(rows))
+    sizes = np.union1d(curve_sizes(len(rows)), [max(1, min(asked, len(rows)))])
     if len(reads) <= exact_reads:
         return MissCurve(sizes, _miss_ratios(dense, len(rows), sizes, 1.0), np.zeros(len(sizes)), exact=True)
     rate = exact_reads / len(reads) / SAMPLES
@@ -115,7 +115,7 @@ class Traffic:
     lru_hit_percent: float
     lru_error_percent: float  # standard error
     static_hit_percent: float  # of a cache that keeps the most-read rows
-    distinct_rows_per_batch: dict[str, float]  # by tokens in the batch
+    distinct_rows_per_batch: dict[str, float | None]  # by tokens in the batch; None where the stream is shorter
     curve: MissCurve
 
 
@@ -144,7 +144,7 @@ def row_streams(spec: HashSpec, vocab: CanonicalVocab, pieces: Iterable[Piece], 
 def traffic(stream: RowStream, cache_rows: int) -> Traffic:
     """Of a cache that holds `cache_rows` rows."""
     reads = stream.rows.reshape(-1)
-    curve = miss_curve(reads)
+    curve = miss_curve(reads, asked=cache_rows)
     miss, error = curve.at(cache_rows)
     return Traffic(
         layer=stream.layer,
@@ -155,6 +155,8 @@ def traffic(stream: RowStream, cache_rows: int) -> Traffic:
         lru_hit_percent=100 * (1 - miss),
         lru_error_percent=100 * error,
         static_hit_percent=100 * float(static_hot(reads, np.array([cache_rows]))[0]),
-        distinct_rows_per_batch={str(batch): distinct_per_batch(stream.rows, batch) for batch in BATCHES},
+        distinct_rows_per_batch={
+            str(batch): distinct_per_batch(stream.rows, batch) if batch <= len(stream.rows) else None for batch in BATCHES
+        },
         curve=curve,
     )

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.errors import EngramError
-from hashing.spec import HashSpec
+from hashing.spec import INT64_MAX, HashSpec
 from table.encoding import Encoding
-from table.manifest import Cut, Plane
+from table.manifest import Cut, Plane, is_file_name
 from table.parts import FilePart, Part
 from table.safetensors_file import SafetensorsFile, Tensor, read_header
 
@@ -56,8 +56,9 @@ class Checkpoint:
 
     @property
     def stamp(self) -> str:
-        """Changes when a file that holds rows does."""
-        files = [self.path / name for name in sorted(self.table_files)] if self.path.is_dir() else [self.path]
+        """Changes when a file that is read does."""
+        tables = [self.path / name for name in sorted(self.table_files)] if self.path.is_dir() else [self.path]
+        files = [*self.whole_files, *tables]
         states = [(file.name, os.stat(file)) for file in files]
         return json.dumps([[name, s.st_size, s.st_mtime_ns] for name, s in states])
 
@@ -91,7 +92,7 @@ class Folder:
         weight_map = read_json(self.path / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise EngramError(f"{self.path / INDEX} has no weight_map from tensors to files")
-        if outside := [name for name in weight_map.values() if Path(name).name != name or name in {"", ".", ".."}]:
+        if outside := [name for name in weight_map.values() if not is_file_name(name)]:
             raise EngramError(f"{self.path / INDEX} names a file outside the folder: {outside[0]!r}")
         return weight_map
 
@@ -158,7 +159,9 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise EngramError(f"no such file: {path}") from e
-    except ValueError as e:
+    except OSError as e:
+        raise EngramError(f"{path} cannot be read: {e.strerror}") from e
+    except (ValueError, RecursionError) as e:
         raise EngramError(f"{path} is not JSON: {e}") from e
     if not isinstance(content, dict):
         raise EngramError(f"{path} holds no JSON object")
@@ -177,11 +180,11 @@ class Config:
         content = read_json(folder / "config.json")
         return cls(folder / "config.json", content.get("text_config", content))
 
-    def integer(self, *names: str, default: int | None = None) -> int:
-        """The first of these keys that is there. Raises EngramError when none is, or it is not a whole number."""
+    def integer(self, *names: str, least: int = 0, most: int = INT64_MAX, default: int | None = None) -> int:
+        """The first of these keys that is there. Raises EngramError when none is, or it is not a whole number in the range."""
         for name in names:
             if name in self.content:
-                return self._checked(name, self.content[name])
+                return self._checked(name, self.content[name], least, most)
         if default is None:
             raise EngramError(f"{self.path} lacks {names[0]}")
         return default
@@ -191,7 +194,9 @@ class Config:
             raise EngramError(f"{self.path} lacks the list {name}")
         return tuple(self._checked(name, value) for value in values)
 
-    def _checked(self, name: str, value: object) -> int:
+    def _checked(self, name: str, value: object, least: int = 0, most: int = INT64_MAX) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise EngramError(f"{self.path}: {name} is {value!r}, expected a whole number")
+        if not least <= value <= most:
+            raise EngramError(f"{self.path}: {name} is {value}, expected {least} to {most}")
         return value

@@ -9,6 +9,7 @@ from threading import Lock
 
 import numpy as np
 
+from hashing.atomic import refuse_overlap
 from table.checksum import crc_text
 from table.encode_kernel import Values
 from table.encoding import Encoding
@@ -32,6 +33,7 @@ def convert(
     store: TableStore, out: Path, encoding: Encoding, progress: Progress = quiet, shard_bytes: int | None = None
 ) -> TableStore:
     """Writes the store in another encoding; interrupted, it goes on where it stopped. Progress counts written bytes."""
+    refuse_overlap(out, store.path)
     require_space(out, store.total_rows * encoding.row_bytes(store.head_dim))
     recodings = {layer: Recoding.of(store_rows(store, layer), encoding) for layer in store.spec.layers}
     scales = {layer: recoding.scale for layer, recoding in recodings.items()}

@@ -10,12 +10,13 @@ import numpy as np
 
 from hashing.errors import EngramError
 from hashing.presets import NO_VOCAB
-from hashing.spec import HashSpec, assign_primes, seeded_multipliers
+from hashing.spec import MAX_HEADS, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
 from hashing.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
 from table.checkpoint import Checkpoint, Config, Folder, LayerSource
 from table.decode_kernel import GROUP
 from table.encoding import ENCODINGS
+from table.manifest import MAX_HEAD_DIM
 
 KIND = "deepseek-v4.1"
 SEED = 0  # the configuration has no key for it
@@ -34,7 +35,7 @@ def read_deepseek(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     config, folder = Config.read(path), Folder(path)
     vocab = _vocab(tokenizer or path / "tokenizer.json")
     spec = _spec(config, folder, vocab)
-    head_dim = config.integer("engram_head_dim")
+    head_dim = config.integer("engram_head_dim", least=1, most=MAX_HEAD_DIM)
     layers = {}
     for layer in spec.layers:
         codes = folder.part(weight_name(layer), "F8_E4M3", spec.rows(layer), head_dim, (layer, "codes", 0))
@@ -61,10 +62,13 @@ def _vocab(tokenizer: Path) -> CanonicalVocab | None:
 
 def _spec(config: Config, folder: Folder, vocab: CanonicalVocab | None) -> HashSpec:
     blocks = config.integers("engram_layer_ids")
-    order, heads = config.integer("engram_max_ngram_size"), config.integer("engram_n_heads")
-    canonical_size = config.integer("engram_compressed_vocab_size")
+    order = config.integer("engram_max_ngram_size", least=2, most=MAX_ORDER)
+    heads = config.integer("engram_n_heads", least=1, most=MAX_HEADS)
+    canonical_size = config.integer("engram_compressed_vocab_size", least=1)
     pad = config.integer("engram_pad_token_id", "engram_pad_id")
     if vocab is not None and folder.expect("canonical ids of the tokenizer", vocab.size, canonical_size):
+        if pad >= len(vocab.mapping):
+            raise EngramError(f"{config.path}: the pad token is {pad}, but the tokenizer has {len(vocab.mapping)} tokens")
         pad = int(vocab.mapping[pad])
     if list(blocks) != sorted(set(blocks)):
         raise EngramError(f"{config.path}: engram_layer_ids {list(blocks)} are not in order")

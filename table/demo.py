@@ -20,6 +20,7 @@ from table.parts import FilePart, Part
 from table.safetensors_file import SafetensorsFile, Tensor, read_header
 
 KIND = "engram-demo"
+LAYER = r"layers\.(\d{1,9})\."
 TABLE = "multi_head_embedding.embedding.weight"
 
 
@@ -30,7 +31,7 @@ def table_name(layer: int) -> str:
 def table_tensors(names: Sequence[str], spec: HashSpec, path: Path) -> dict[int, str]:
     """Layer → its table's name. Raises EngramError unless every layer of the spec has one."""
     found = [name for name in names if name.endswith(TABLE)]
-    numbers = [int(m[1]) if (m := re.search(r"layers\.(\d+)\.", name)) else spec.layers[0] for name in found]
+    numbers = [int(m[1]) if (m := re.search(LAYER, name)) else spec.layers[0] for name in found]
     if sorted(numbers) != list(spec.layers):
         raise EngramError(
             f"{path} holds tables for layers {sorted(numbers)}, the hash spec has {list(spec.layers)}",
@@ -62,8 +63,9 @@ def demo_checkpoint(
 ) -> Checkpoint:
     """Of tables found in a state dict, whatever its file format."""
     found = list(faults)
+    head_dim = tables[spec.layers[0]].shape[-1] if tables[spec.layers[0]].shape else 0
     for layer, tensor in tables.items():
-        expected = (spec.rows(layer), tables[spec.layers[0]].shape[-1] if tensor.shape else 0)
+        expected = (spec.rows(layer), head_dim)
         if tensor.shape != expected:
             found.append(f"shape of {tensor.name}: found {list(tensor.shape)}, expected {list(expected)}")
     dtypes = {tensor.dtype for tensor in tables.values()}
@@ -74,7 +76,7 @@ def demo_checkpoint(
         path=path,
         spec=spec,
         encoding=ENCODINGS[ENCODING_OF.get(dtypes.pop(), "float32")],
-        head_dim=tables[spec.layers[0]].shape[-1] if tables[spec.layers[0]].shape else 0,
+        head_dim=head_dim,
         mapping=mapping,
         layers={layer: LayerSource(((part,),)) for layer, part in parts.items()},
         whole_files=(),
@@ -87,7 +89,7 @@ def _offset_faults(file: SafetensorsFile, spec: HashSpec) -> list[str]:
     faults = []
     for name, tensor in file.tensors.items():
         if name.endswith(("multi_head_embedding.offsets", "head_offsets")) and tensor.dtype == "I64":
-            layer = int(m[1]) if (m := re.search(r"layers\.(\d+)\.", name)) else spec.layers[0]
+            layer = int(m[1]) if (m := re.search(LAYER, name)) else spec.layers[0]
             found = np.frombuffer(file.read(name), "<i8").tolist()
             if layer in spec.layers and found != list(spec.offsets(layer)):
                 faults.append(f"{name}: found {found}, expected {list(spec.offsets(layer))} from the hash spec")

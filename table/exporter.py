@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.atomic import atomic_path
+from hashing.atomic import atomic_path, refuse_foreign, refuse_overlap
 from hashing.errors import EngramError
 from table.checkpoint import ENCODING_OF
 from table.checksum import crc32c, extend_crc32c
@@ -34,6 +34,8 @@ def export(store: TableStore, out: Path, progress: Progress = quiet) -> None:
     origin = store.manifest.origin
     if origin is None or not any(file.cuts for file in origin.files):
         raise EngramError(f"{store.path} was not imported from safetensors files, so there are none to give back")
+    refuse_overlap(out, store.path)
+    refuse_foreign(out, {file.name for file in origin.files})
     require_space(out, store.total_bytes + sum(file.kept_bytes for file in origin.files))
     with atomic_path(out, flushed=False) as partial:  # the store still has every byte
         partial.mkdir()

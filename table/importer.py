@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hashing.atomic import refuse_overlap
 from hashing.errors import EngramError
 from hashing.spec import HashSpec
 from table.checkpoint import Checkpoint, LayerSource, read_json
@@ -36,8 +37,12 @@ def read_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     """
     if not path.is_dir():
         raise EngramError(f"no such checkpoint folder: {path}")
+    if tokenizer is not None and not tokenizer.exists():
+        raise EngramError(f"no such tokenizer: {tokenizer}")
     content = read_json(path / "config.json")
     keys = content.get("text_config", content)
+    if not isinstance(keys, dict):
+        raise EngramError(f"{path / 'config.json'}: text_config is {keys!r}, expected an object")
     if "engram_layer_ids" in keys:
         return read_deepseek(path, tokenizer)
     if "ple_layer_ids" in keys:
@@ -94,6 +99,7 @@ class Import:
     def run(self, out: Path, progress: Progress = quiet, shard_bytes: int | None = None) -> TableStore:
         """Raises EngramError, before anything is written, for a checkpoint with faults or a drive without room."""
         checkpoint = self.checkpoint.check()
+        refuse_overlap(out, checkpoint.path)
         require_space(out, self.written_bytes)
         kept = kept_files(checkpoint)
         recodings = {layer: Recoding.of(layer_rows(checkpoint, layer), self.encoding) for layer in checkpoint.spec.layers}
@@ -110,6 +116,8 @@ class Import:
                 writer.write_origin(position, file.pieces())
             for layer in checkpoint.spec.layers:
                 writer.write_layer(layer, recodings[layer].fill, progress)
+            if checkpoint.stamp != writer.stamp:
+                raise EngramError(f"{checkpoint.path} changed while it was imported", hint="import it again when it is at rest")
             writer.finish()
         return TableStore.open(out)
 

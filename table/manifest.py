@@ -23,9 +23,10 @@ A store is written under another name and renamed when it is whole; only then do
 """
 
 import json
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from math import lcm
+from math import isfinite, lcm
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ Plane = Literal["codes", "scales", "table_scale"]  # of a record, or the number 
 
 FORMAT = 1
 SHARD_BYTES = 64 << 20
+MAX_HEAD_DIM = 1 << 16
 STORED_AS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}  # the others as uint8
 
 
@@ -84,6 +86,11 @@ class Cut:
     first_row: int = 0
 
 
+def is_file_name(name: str) -> bool:
+    """Whether it names a file in a folder, and nothing outside it."""
+    return Path(name).name == name and name not in {"", ".", ".."} and "\0" not in name
+
+
 @dataclass(frozen=True, slots=True)
 class OriginFile:
     """A file of the checkpoint: what is kept of it, and the tensors that are cut out."""
@@ -96,6 +103,8 @@ class OriginFile:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "OriginFile":
         _check_keys(content, {"name", "kept_bytes", "crc32c", "cuts"}, "a file of the origin")
+        if not is_file_name(content["name"]):
+            raise EngramError(f"a file of the origin would lie outside its folder: {content['name']!r}")
         return cls(**{**content, "cuts": tuple(Cut(**cut) for cut in content["cuts"])})
 
 
@@ -126,12 +135,14 @@ class Manifest:
     origin: Origin | None = None
 
     def __post_init__(self) -> None:
-        if self.head_dim < 1:
-            raise EngramError(f"head_dim is {self.head_dim}, expected at least 1")
+        if not 1 <= self.head_dim <= MAX_HEAD_DIM:
+            raise EngramError(f"head_dim is {self.head_dim}, expected 1 to {MAX_HEAD_DIM}")
         if tuple(sorted(self.layers)) != self.spec.layers:
             raise EngramError(f"the store has layers {sorted(self.layers)}, its hash spec {list(self.spec.layers)}")
         for number, layer in self.layers.items():
             step = row_step(self.row_bytes)
+            if not isfinite(layer.scale):
+                raise EngramError(f"layer {number} has the scale {layer.scale}, expected a finite number")
             if layer.shard_rows < 1 or layer.shard_rows % step:
                 raise EngramError(f"layer {number} has shards of {layer.shard_rows} rows, expected a multiple of {step}")
             if beyond := [shard for shard in layer.shards if not 0 <= shard < self.shard_count(number)]:
@@ -184,21 +195,28 @@ class Manifest:
             raise EngramError("it was not finished: its completion mark is missing")
         if (found := content.get("format")) != FORMAT:
             raise EngramError(f"it is of format {found}; this version reads format {FORMAT}")
-        if (name := content.get("encoding")) not in ENCODINGS:
+        if not isinstance(name := content.get("encoding"), str) or name not in ENCODINGS:
             raise EngramError(f'its encoding "{name}" is not known; those that are: {", ".join(ENCODINGS)}')
         rest = {key: value for key, value in content.items() if key != "crc32c"}
         if (found := crc_text(canonical_json(rest))) != content.get("crc32c"):
             raise EngramError(f"its manifest was altered: its CRC-32C is {found}, expected {content.get('crc32c')}")
         keys = {"format", "complete", "encoding", "head_dim", "spec", "step", "canonical", "layers", "origin"}
         _check_keys(rest, keys, "the manifest")
+        try:
+            return cls._parsed(content)
+        except (TypeError, AttributeError, KeyError, ValueError) as e:
+            raise EngramError(f"its manifest is not of the form that format {FORMAT} has: {e}") from e
+
+    @classmethod
+    def _parsed(cls, content: Mapping[str, Any]) -> "Manifest":
         canonical = content["canonical"]
         return cls(
-            encoding=ENCODINGS[name],
+            encoding=ENCODINGS[content["encoding"]],
             head_dim=content["head_dim"],
             spec=HashSpec.from_json(content["spec"]),
             layers={int(number): LayerShards.from_json(layer) for number, layer in content["layers"].items()},
-            step=content["step"],
-            canonical=canonical and (canonical["tokens"], canonical["crc32c"]),
+            step=None if content["step"] is None else operator.index(content["step"]),
+            canonical=canonical and (operator.index(canonical["tokens"]), str(canonical["crc32c"])),
             origin=content["origin"] and Origin.from_json(content["origin"]),
         )
 
@@ -215,7 +233,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         content = json.loads((path / "zarr.json").read_bytes())["attributes"]["engram"]
         assert isinstance(content, dict)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AssertionError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as e:
         raise EngramError(f"{path} is not a table store: its zarr.json does not say so") from e
     try:
         return Manifest.from_json(content)

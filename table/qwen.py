@@ -12,7 +12,7 @@ import numpy as np
 from hashing.errors import EngramError
 from hashing.presets import NO_VOCAB
 from hashing.rule import IDENTITY
-from hashing.spec import HashSpec, assign_primes, seeded_multipliers
+from hashing.spec import MAX_HEADS, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
 from hashing.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
 from table.checkpoint import ENCODING_OF, Checkpoint, Config, Folder, LayerSource
@@ -81,9 +81,10 @@ def _dtype(folder: Folder, name: str) -> str:
 
 
 def _spec(config: Config, folder: Folder, names: dict[int, str], fingerprint: str) -> HashSpec:
-    blocks, order = tuple(names), config.integer("ngram_size")
-    vocab_size, eos = config.integer("vocab_size"), config.integer("eos_token_id")
-    primes = assign_primes(len(blocks), order - 1, config.integer("heads_per_ngram"), config.integer("ngram_vocab_size_base"))
+    blocks, order = tuple(names), config.integer("ngram_size", least=2, most=MAX_ORDER)
+    vocab_size, eos = config.integer("vocab_size", least=1), config.integer("eos_token_id")
+    heads = config.integer("heads_per_ngram", least=1, most=MAX_HEADS)
+    primes = assign_primes(len(blocks), order - 1, heads, config.integer("ngram_vocab_size_base"))
     expected = seeded_multipliers("splitmix64", config.integer("seed", default=SEED), blocks, order, vocab_size)
     stored = []
     for block, seeded in zip(blocks, expected, strict=True):

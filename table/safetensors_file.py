@@ -53,6 +53,8 @@ class SafetensorsFile:
 def read_header(path: Path) -> SafetensorsFile:
     """Raises EngramError for every way in which a header can be wrong."""
     try:
+        if path.exists() and not path.is_file():
+            raise EngramError(f"{path} is no file")
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -71,7 +73,7 @@ def parse_header(path: Path, content: bytes, size: int | None) -> SafetensorsFil
     """The header of a file of `size` bytes, None where that is what it says; `path` is for messages."""
     try:
         header = json.loads(content)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise EngramError(f"{path} is not a safetensors file: its header is not JSON ({e})") from e
     if not isinstance(header, dict):
         raise EngramError(f"{path} is not a safetensors file: its header is no object")
@@ -95,7 +97,7 @@ def _tensor(path: Path, name: str, entry: Any, data_begin: int) -> Tensor:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as e:
         raise EngramError(f"{path}: {name} has no dtype, shape and two data offsets") from e
-    if dtype not in BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise EngramError(f"{path}: {name} is of dtype {dtype!r}, which is not known")
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
         raise EngramError(f"{path}: {name} has a shape or offsets that are no whole numbers")

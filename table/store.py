@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hashing.errors import EngramError
 from hashing.presets import NO_VOCAB
 from hashing.spec import HashSpec
-from table.checksum import crc_text
+from table.checksum import BLOCK_BYTES, crc_text
 from table.encoding import ENCODINGS, Encoding, Records
 from table.gather import Table
 from table.manifest import Manifest, checksum_path, cut_layers, read_manifest, shard_path
@@ -93,6 +93,8 @@ class TableStore:
         content = path.read_bytes() if path.is_file() else b""
         if (found := crc_text(content)) != (kept := self.manifest.layers[layer].shards[shard]):
             raise EngramError(f"layer {layer}, shard {shard}: its checksums have CRC-32C {found}, expected {kept}")
+        if (count := len(content) // 4) != (expected := self.manifest.shard_bytes(layer) // BLOCK_BYTES):
+            raise EngramError(f"layer {layer}, shard {shard}: {count} checksums, expected {expected}")
         return np.frombuffer(content, "<u4")
 
     def read_records(self, layer: int, first: int, out: Records) -> None:

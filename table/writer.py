@@ -8,6 +8,8 @@ Bytes are left with the system, which is already writing them to the drive, as `
 Whoever means to pull the plug next runs `sync` first; whoever suspects that somebody did has the checksums.
 """
 
+import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.atomic import install, partial_path, remove
+from hashing.atomic import install, partial_path, refuse_foreign, remove
 from hashing.errors import EngramError
 from table.checksum import BLOCK_BYTES, ZERO_BLOCK, block_checksums, crc_text
 from table.encoding import Records
@@ -27,6 +29,8 @@ from table.zarr_metadata import group_json
 
 PIECE_BYTES = 2 << 20  # of records in hand per thread: they stay in the processor's cache from reading to writing
 THREADS = 4  # more than cores, so that some compute while others wait
+
+ENTRIES = {"zarr.json", "zarr.json.new", "layers", "checksums", "canonical", "origin"}  # of a store's folder
 
 Fill = Callable[[int, Records], None]  # fills records (rows, row_bytes) from a first row on
 Progress = Callable[[int], None]  # told of bytes as they are done
@@ -41,15 +45,18 @@ def mapping_bytes(mapping: NDArray[np.int32]) -> bytes:
 
 
 class StoreWriter:
-    """A store being written. As a context manager it removes what it wrote when left by an error, unless it can be resumed."""
+    """A store being written, by one process at a time.
+
+    As a context manager it removes what it wrote when left by an error, unless it can be resumed. Entering raises EngramError
+    when another process is writing the same store, or something else lies in its place.
+    """
 
     def __init__(self, path: Path, manifest: Manifest, mapping: NDArray[np.int32], stamp: str = "") -> None:
         """`manifest` has no shards yet; `stamp` names what the rows are made from, "" for what cannot be resumed."""
         self.path, self.partial, self.stamp = path, partial_path(path), stamp
         self.manifest = self._with_canonical(manifest, mapping)
+        self._mapping = mapping
         self._plan = group_json({"engram": {**self.manifest.to_json(), "complete": False}, "stamp": stamp})
-        if not (stamp and self._same_plan()):
-            self._begin(mapping)
 
     @staticmethod
     def _with_canonical(manifest: Manifest, mapping: NDArray[np.int32]) -> Manifest:
@@ -60,17 +67,17 @@ class StoreWriter:
         root = self.partial / "zarr.json"
         return root.is_file() and root.read_bytes() == self._plan
 
-    def _begin(self, mapping: NDArray[np.int32]) -> None:
+    def _begin(self) -> None:
         (self.partial / "zarr.json").unlink(missing_ok=True)  # first, so that what is half removed does not pass for a store
-        remove(self.partial)
-        self.partial.mkdir(parents=True)
+        for left in self.partial.iterdir():
+            remove(left)
         for folder, content in self.manifest.nodes():
             (self.partial / folder).mkdir(parents=True, exist_ok=True)
             (self.partial / folder / "zarr.json").write_bytes(content)
-        if len(mapping):
+        if len(self._mapping):
             chunk = self.partial / "canonical" / "c" / "0"
             chunk.parent.mkdir()
-            chunk.write_bytes(mapping_bytes(mapping))
+            chunk.write_bytes(mapping_bytes(self._mapping))
         self._replace_root(self._plan)
 
     def _replace_root(self, content: bytes) -> None:
@@ -79,11 +86,28 @@ class StoreWriter:
         beside.replace(self.partial / "zarr.json")
 
     def __enter__(self) -> "StoreWriter":
+        refuse_foreign(self.path, ENTRIES)
+        self.partial.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.partial, os.O_RDONLY)
+        try:
+            self._take_lock()
+            if not (self.stamp and self._same_plan()):
+                self._begin()
+        except BaseException:
+            os.close(self._lock)
+            raise
         return self
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise EngramError(f"{self.path} is being written by another process", hint="wait until it has ended") from e
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not self.stamp:
             remove(self.partial)
+        os.close(self._lock)
 
     def write_origin(self, position: int, pieces: Iterable[bytes]) -> None:
         """The kept bytes of the origin's file. Raises EngramError when they are not those of the manifest."""

@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from dataclasses import replace
+from fractions import Fraction
+from math import sqrt
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +141,12 @@ def test_counts_of_another_vocabulary_are_refused(counted: tuple[NgramCounts, li
 def test_one_ngram_is_alone() -> None:
     assert alone_probability(1, 10) == 1
     assert occupancy(1, 10) == (pytest.approx(1), pytest.approx(0, abs=1e-6))
+
+
+@pytest.mark.parametrize(("balls", "rows"), [(72, 16_000_057), (1000, 16_000_057), (3, 2), (5, 1), (40, 7)])
+def test_occupancy_is_exact_for_few_ngrams_in_large_tables(balls: int, rows: int) -> None:
+    one, two = Fraction(rows - 1, rows) ** balls, Fraction(max(rows - 2, 0), rows) ** balls
+    variance = rows * one + rows * (rows - 1) * two - (rows * one) ** 2
+    mean, deviation = occupancy(balls, rows)
+    assert mean == pytest.approx(float(rows * (1 - one)))
+    assert deviation == pytest.approx(sqrt(variance), rel=1e-6, abs=1e-9)

@@ -71,7 +71,12 @@ def test_equals_a_plain_count(tmp_path: Path, documents: list[list[int]], size: 
     longest = data.draw(st.integers(2, 6))
     orders = list(range(2, longest + 1))
     wide = [[i + size - 6 if i >= 0 else i for i in ids] for ids in documents]
-    file = count(tmp_path, [np.array(ids, np.int64) for ids in wide], orders, small_vocab(size))
+    arrays = [np.array(ids, np.int64) for ids in wide]
+    if not any(i >= 0 for ids in wide for i in ids):
+        with pytest.raises(EngramError, match="there is nothing to count"):
+            count(tmp_path, arrays, orders, small_vocab(size))
+        return
+    file = count(tmp_path, arrays, orders, small_vocab(size))
     for order in orders:
         assert as_dict(file, order) == plain_counts(wide, order)
 
@@ -280,3 +285,51 @@ def test_peak_memory_stays_within_the_budget(tmp_path: Path) -> None:
     order = np.argsort(found.ids[inside, 0].astype(np.int64) * 3000 + found.ids[inside, 1])
     assert np.array_equal(found.counts[inside][order], counts)
     assert len(distinct) == inside.sum()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("count", 0, "-grams add up to"),
+        ("count", 10**6, "-grams add up to"),
+        ("id_2", 999, "it holds an id outside 6 canonical ids"),
+        ("id_2", -2, "it holds an id outside 6 canonical ids"),
+    ],
+)
+def test_damaged_counts_are_refused(tmp_path: Path, column: str, value: int, message: str) -> None:
+    file = count(tmp_path, [np.array([1, 2, 3, 1, 2])], (2, 3), small_vocab(6))
+    table = pq.read_table(file.path)
+    place = table.schema.get_field_index(column)
+    values = [value, *table[column].to_pylist()[1:]]
+    pq.write_table(
+        table.set_column(place, table.schema.field(column), pa.array(values, table.schema.field(column).type)), file.path
+    )
+    with pytest.raises(EngramError, match=f"is damaged: .*{message}"):
+        NgramCounts.open(file.path).order(2)
+
+
+@pytest.mark.parametrize("content", [b"no JSON", b"[]", b"{}", b'{"format": 1, "orders": 3}'])
+def test_metadata_that_lies_is_refused(tmp_path: Path, content: bytes) -> None:
+    table = pa.table({"order": [2]}).replace_schema_metadata({"engram.counts": content})
+    pq.write_table(table, tmp_path / "n.parquet")
+    with pytest.raises(EngramError, match=r"n\.parquet (is damaged|has format)"):
+        NgramCounts.open(tmp_path / "n.parquet")
+
+
+def test_ids_of_another_byte_order_count_alike(tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.arange(9).astype(">i4"))
+    (piece,) = array_pieces(tmp_path / "ids.npy", "")
+    assert piece.token_ids.dtype.isnative
+    assert piece.token_ids.tolist() == list(range(9))
+
+
+def test_numbers_that_are_no_token_ids_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.array([1, 2**63], np.uint64))
+    with pytest.raises(EngramError, match="holds 9223372036854775808, which is no token id"):
+        list(array_pieces(tmp_path / "ids.npy", ""))
+    pq.write_table(pa.table({"ids": [[1, None, 3]]}), tmp_path / "ids.parquet")
+    with pytest.raises(EngramError, match="a null among its token ids"):
+        list(array_pieces(tmp_path / "ids.parquet", "ids"))
+    np.save(tmp_path / "ids.npy", np.asfortranarray(np.ones((2, 3), np.int64)))
+    with pytest.raises(EngramError, match="is stored column by column"):
+        list(array_pieces(tmp_path / "ids.npy", ""))

@@ -1,6 +1,7 @@
 """`engram stats` and `engram bench hash` as a person meets them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,32 @@ def test_counts_of_another_vocabulary(folder: Path, tmp_path: Path) -> None:
     done = engram("stats", "--run", tmp_path / "other", "--spec", "tiny", "--counts", tmp_path / "n.parquet")
     assert done.returncode == 1
     assert "was counted with vocabulary" in done.stderr
+
+
+def test_raw_counts_of_another_corpus_are_not_compared(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("pears and plums\n" * 50)
+    options = ("--run", folder / "run", "--spec", "tiny", "--counts", tmp_path / "n.parquet")
+    answer("stats", tmp_path / "other.txt", *options, "--raw")
+    answer("stats", folder / "corpus", *options, "--force")
+    done = engram("stats", *options, "--raw")
+    assert done.returncode == 1
+    assert "another corpus than the" in done.stderr
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_no_terminal_is_too_narrow_for_a_number(columns: int) -> None:
+    """A table in a terminal of its own: lines may wrap, digits may not go missing."""
+    numbers = [10_000_000 + 1_234_567 * i for i in range(9)]
+    script = f"from engram_cli.output import print_table; print_table('T', ('name', *'abcdefghi'), [('x' * 30, *{numbers})])"
+    reader, writer = os.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", script], stdout=writer, env=environment, cwd=root, check=True, timeout=60)
+    os.close(writer)
+    shown = os.read(reader, 1 << 16).decode()
+    os.close(reader)
+    assert all(f"{number:,}" in shown for number in numbers)
+    assert shown.count("x") == 30
 
 
 def test_show_and_against(folder: Path) -> None:

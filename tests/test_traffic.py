@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hashing.traffic import distinct_per_batch, miss_curve, static_hot
+from hashing.traffic import RowStream, distinct_per_batch, miss_curve, static_hot, traffic
 
 
 def run_lru(reads: list[int], capacity: int) -> float:
@@ -82,3 +82,10 @@ def test_distinct_rows_per_batch() -> None:
     assert distinct_per_batch(rows, 1) == 2
     assert distinct_per_batch(rows, 2) == 2.5
     assert distinct_per_batch(rows, 100) == 3
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=300), st.integers(1, 80))
+def test_the_cache_that_is_asked_about_is_on_the_curve(reads: list[int], capacity: int) -> None:
+    stream = RowStream(0, "all", np.array(reads)[:, None])
+    assert traffic(stream, capacity).lru_hit_percent == pytest.approx(100 * (1 - run_lru(reads, capacity)))
