@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, Offload, PlacementOption, RunDir
+from engram_cli.options import DEFAULT_RUN, Json, Offload, PlacementOption, RunDir, checked_text
 
 
 def generate(
@@ -37,7 +37,7 @@ def generate(
     begin, marks, pieces = time.perf_counter(), [], []
     if not json:
         sys.stdout.write(prompt)
-    for piece, count in generator.text(generator.encode(prompt), sampling):
+    for piece, count in generator.text(generator.encode(checked_text(prompt)), sampling):
         pieces.append(piece)
         marks.append((time.perf_counter(), count))
         if not json:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, RunDir, SpecName, chosen_rule
+from engram_cli.options import DEFAULT_RUN, Json, RunDir, SpecName, checked_text, chosen_rule
 
 
 def hash_text(
@@ -28,7 +28,7 @@ def hash_text(
     source = Run(run)
     tokenizer, vocab = source.tokenizer(), source.vocab()
     rule = chosen_rule(spec, source, vocab)
-    encoding = tokenizer.encode(text, add_special_tokens=False)
+    encoding = tokenizer.encode(checked_text(text), add_special_tokens=False)
     canonical = vocab.canonical(np.array([encoding.ids], np.int64))
     hasher = Hasher(rule)
     rows = {layer: hasher.rows(layer, canonical)[0].tolist() for layer in rule.layers}

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, RunDir
+from engram_cli.options import DEFAULT_RUN, Json, RunDir, checked_text
 
 if TYPE_CHECKING:
     from runtime.inspection import NgramView
@@ -33,7 +33,7 @@ def ngram(
     from runtime.inspection import view_ngram
     from runtime.run import Run
 
-    view = view_ngram(Run(run), text)
+    view = view_ngram(Run(run), checked_text(text))
     if json:
         print_json(view.to_json())
     else:

@@ -45,6 +45,16 @@ def chosen_rule(name: str, run: "Run", vocab: "CanonicalVocab") -> "HashSpec":
     return spec
 
 
+def checked_text(text: str) -> str:
+    """Raises UsageError for bytes on the command line that are no text."""
+    from hashing.corpus import SURROGATE
+    from hashing.errors import UsageError
+
+    if SURROGATE.search(text):
+        raise UsageError(f"{text!r} is no text in this terminal's encoding")
+    return text
+
+
 class PlacementChoice(StrEnum):
     device = "device"
     host = "host"

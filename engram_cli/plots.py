@@ -74,7 +74,7 @@ def plot_occupancy(path: Path, heads: "Sequence[HeadCollisions]") -> None:
     axes.axhspan(-3, 3, color="#888888", alpha=0.15, linewidth=0, label="uniform, ±3 standard deviations")
     reach = max(4.0, *(abs(head.occupied.z) * 1.15 for head in heads if head.occupied.z == head.occupied.z))
     axes.set_ylim(-reach, reach)
-    axes.legend(frameon=False, ncols=2, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     _save(figure, path)
 
 

@@ -10,6 +10,7 @@ called and wherever it lies, and a duplicate never leaks from one side to the ot
 import gzip
 import io
 import json
+import re
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ Side = Literal["train", "validation"]
 
 class NotTextError(EngramError):
     """A file that was taken for text is something else."""
+
+
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: no character, and no byte sequence stands for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +122,14 @@ class Corpus:
             record = json.loads(line)
         except json.JSONDecodeError as e:
             raise EngramError(f"{where} is not JSON: {e.msg} at column {e.colno}") from e
+        except (ValueError, RecursionError) as e:
+            raise EngramError(f"{where} is not JSON that can be read: {e}") from e
         text = record.get(self.text_key) if isinstance(record, dict) else None
         if not isinstance(text, str):
             keys = ", ".join(record) if isinstance(record, dict) else type(record).__name__
             raise EngramError(f'{where} has no text under "{self.text_key}"; found {keys}', hint="name the key with --text-key")
+        if SURROGATE.search(text):
+            raise EngramError(f"{where} is no text: it holds half of a surrogate pair")
         return text
 
     def _read_parquet(self, file: Path) -> Iterator[Document]:
@@ -162,34 +170,34 @@ def content_suffix(file: Path) -> str:
 
 @contextmanager
 def open_bytes(file: Path) -> Iterator[IO[bytes]]:
-    match file.suffix.lower():
-        case ".gz":
-            with gzip.open(file, "rb") as stream:
-                yield cast("IO[bytes]", stream)
-        case ".zst":
-            import zstandard
-
-            with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-                yield stream
-        case _:
-            with file.open("rb") as raw:
-                yield raw
-
-
-@contextmanager
-def open_text(file: Path) -> Iterator[io.TextIOWrapper]:
-    """The file's text, decompressed. Raises EngramError when it is not UTF-8 or is damaged."""
+    """Decompressed. Raises EngramError when the file is damaged."""
     import zlib
 
     import zstandard
 
     try:
+        match file.suffix.lower():
+            case ".gz":
+                with gzip.open(file, "rb") as stream:
+                    yield cast("IO[bytes]", stream)
+            case ".zst":
+                with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+                    yield stream
+            case _:
+                with file.open("rb") as raw:
+                    yield raw
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as e:
+        raise EngramError(f"{file} is damaged: {e}") from e
+
+
+@contextmanager
+def open_text(file: Path) -> Iterator[io.TextIOWrapper]:
+    """The file's text, decompressed. Raises EngramError when it is not UTF-8 or is damaged."""
+    try:
         with open_bytes(file) as stream:
             yield io.TextIOWrapper(stream, encoding="utf-8", newline="")
     except UnicodeDecodeError as e:
         raise NotTextError(f"{file} is not UTF-8 text: byte 0x{e.object[e.start]:02x} cannot be decoded") from e
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as e:
-        raise EngramError(f"{file} is damaged: {e}") from e
 
 
 def is_text(file: Path) -> bool:

@@ -114,3 +114,23 @@ def test_reading_does_not_grow_with_the_file(tmp_path: Path) -> None:
     total, grown_kib = map(int, done.stdout.split())
     assert total == 200_000_000
     assert grown_kib < 50_000
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "\\ud800"}', "half of a surrogate pair"),
+        ("[" * 100_000, "is not JSON that can be read"),
+        ('{"text": "a", "n": ' + "1" * 5000 + "}", "is not JSON that can be read"),
+    ],
+)
+def test_json_that_no_one_should_write(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    with pytest.raises(EngramError, match=f"a.jsonl:1 .*{message}"):
+        read(tmp_path / "a.jsonl")
+
+
+def test_a_damaged_file_in_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"text" * 1000)[:30])
+    with pytest.raises(EngramError, match=r"a\.gz is damaged"):
+        read(tmp_path)
