@@ -22,7 +22,7 @@ from table.importer import Import, read_checkpoint
 from table.store import TableStore
 from table.verify import verify
 
-ROUNDS = 4
+ROUNDS = 8
 LAYER, HEADS, ORDERS, HEAD_DIM = 1, 8, 3, 256
 READ_BYTES = 8 << 20
 
