@@ -29,7 +29,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     lines = [[text(cell) for cell in row] for row in rows]
     for position, column in enumerate(columns):
         is_text = position < left
-        widest = max(len(column), *(len(line[position]) for line in lines))
+        widest = max([len(column), *(len(line[position]) for line in lines)])
         least = min(widest, FOLDED_WIDTH) if is_text else widest
         table.add_column(column, justify="left" if is_text else "right", overflow="fold", min_width=least, no_wrap=not is_text)
     for line in lines:

@@ -53,9 +53,15 @@ def install(partial: Path, path: Path) -> None:
     An existing file is replaced in one step; an existing folder is moved aside first, so that for a moment there is none.
     """
     if partial.is_dir() and path.exists():
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.old-") as aside:
-            path.rename(Path(aside) / path.name)
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.old-"))
+        old = aside / path.name
+        try:
+            path.rename(old)
             partial.rename(path)
+        finally:
+            if not path.exists():
+                old.rename(path)
+            remove(aside)
     else:
         partial.replace(path)
     sync(path.parent)

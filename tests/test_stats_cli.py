@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engram_cli.output import print_table
+
 TEXTS = {"a.txt": "the apple and the pear\n" * 60, "b.txt": "an apple a day keeps the doctor away\n" * 60}
 
 
@@ -146,6 +148,11 @@ def test_no_terminal_is_too_narrow_for_a_number(columns: int) -> None:
     os.close(reader)
     assert all(f"{number:,}" in shown for number in numbers)
     assert shown.count("x") == 30
+
+
+def test_a_table_without_rows_has_its_head(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("Nothing", ("layer", "rows"), [])
+    assert "layer" in capsys.readouterr().out
 
 
 def test_show_and_against(folder: Path) -> None:

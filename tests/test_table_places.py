@@ -89,6 +89,23 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert contents(tmp_path) == ["b/a"]
 
 
+def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(name)
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "a":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        install(tmp_path / "a", tmp_path / "b")
+    assert contents(tmp_path) == ["a/a", "b/b"]
+
+
 def test_one_process_writes_a_store(folder: Path) -> None:
     store = TableStore.open(folder / "t.zarr")
     with StoreWriter(folder / "u.zarr", store.manifest, store.mapping, "a") as writer:
