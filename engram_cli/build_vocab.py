@@ -10,7 +10,7 @@ from engram_cli.options import DEFAULT_RUN, CorpusPaths, Force, Json, RunDir, Te
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from hashing.corpus import Corpus
+    from hashing.text.corpus import Corpus
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
 
@@ -40,11 +40,11 @@ def build_vocab(
 
     Example: engram build-vocab --show Apple
     """
-    from hashing.atomic import refuse_overwrite
-    from hashing.corpus import Corpus
-    from hashing.errors import UsageError
+    from hashing.base.atomic import refuse_overwrite
+    from hashing.base.errors import UsageError
     from hashing.rule import load_rule
-    from hashing.tokenizer import load_tokenizer
+    from hashing.text.corpus import Corpus
+    from hashing.text.tokenizer import load_tokenizer
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
 
@@ -64,7 +64,7 @@ def build_vocab(
 
 def _save(target: "Run", tokenizer: "Tokenizer", vocab: "CanonicalVocab") -> None:
     """Both are written beside before either is replaced: a full drive costs nothing, a kill at most the vocabulary."""
-    from hashing.atomic import atomic_path, remove
+    from hashing.base.atomic import atomic_path, remove
 
     with atomic_path(target.tokenizer_path) as partial:
         partial.write_text(tokenizer.to_str(), encoding="utf-8")
@@ -80,7 +80,7 @@ def _save(target: "Run", tokenizer: "Tokenizer", vocab: "CanonicalVocab") -> Non
 
 def _trained(corpus: "Corpus", size: int) -> "Tokenizer":
     from engram_cli.output import note, progress
-    from hashing.tokenizer import train_tokenizer
+    from hashing.text.tokenizer import train_tokenizer
 
     note(f"training a byte-level BPE of {size:,} tokens on {', '.join(map(str, corpus.roots))}")
     with progress("documents") as bar:

@@ -84,8 +84,8 @@ def _summarise(
     view: dict[str, Any],
 ) -> None:
     from engram_cli.output import byte_text, print_table
-    from hashing.errors import EngramError
-    from table.store import TableStore
+    from hashing.base.errors import EngramError
+    from table.store.store import TableStore
 
     resident, offloaded = generated["device"], generated["disk"]
     if not resident["text"] == offloaded["text"] == answered["choices"][0]["text"]:

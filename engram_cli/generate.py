@@ -28,8 +28,8 @@ def generate(
     """
     from engram_cli.options import chosen_placement
     from engram_cli.output import note, print_json
-    from runtime.generator import Generator, Sampling
     from runtime.run import Run
+    from runtime.serve.generator import Generator, Sampling
 
     where = chosen_placement(placement, offload)
     generator = Generator.load(Run(run), where)

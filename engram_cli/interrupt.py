@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from hashing.errors import EngramError
+from hashing.base.errors import EngramError
 
 
 class CommandInterruptedError(EngramError):
@@ -16,7 +16,7 @@ class CommandInterruptedError(EngramError):
 @contextmanager
 def resumable(out: Path) -> Iterator[None]:
     """Within the block Ctrl-C says where what was written so far is kept, if anything was."""
-    from hashing.atomic import partial_path
+    from hashing.base.atomic import partial_path
 
     try:
         yield

@@ -8,9 +8,13 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from engram_cli import bench, build_vocab, demo, generate, hash, inspect, plan, serve, stats, table, train
+from engram_cli import build_vocab, demo, generate, hash, plan, serve, train
+from engram_cli.bench import group as bench
+from engram_cli.inspect import ngram as inspect
 from engram_cli.interrupt import CommandInterruptedError
-from hashing.errors import EngramError
+from engram_cli.stats import group as stats
+from engram_cli.table import group as table
+from hashing.base.errors import EngramError
 
 
 class Commands(TyperGroup):

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from hashing.spec import HashSpec
     from hashing.vocab import CanonicalVocab
-    from runtime.placement import PlacementName
+    from runtime.placement.placement import PlacementName
     from runtime.run import Run
 
 RunDir: TypeAlias = Annotated[Path, typer.Option("--run", help="The run: the folder that commands pass on.")]
@@ -31,12 +31,12 @@ SpecName: TypeAlias = Annotated[
 def chosen_rule(name: str, run: "Run", vocab: "CanonicalVocab") -> "HashSpec":
     """Notes when a published spec over this vocabulary does not give the published model's addresses."""
     from engram_cli.output import note
-    from hashing.presets import PRESETS, chosen_spec
+    from hashing.named_specs import NAMED_SPECS, chosen_spec
 
     if not name:
         return run.spec()
     spec = chosen_spec(name, vocab)
-    published = PRESETS[name].published_ids if name in PRESETS else None
+    published = NAMED_SPECS[name].published_ids if name in NAMED_SPECS else None
     if published not in (None, spec.canonical_size):
         note(
             f"note: {name} was published over {published:,} ids, this vocabulary has {spec.canonical_size:,}: "
@@ -47,8 +47,8 @@ def chosen_rule(name: str, run: "Run", vocab: "CanonicalVocab") -> "HashSpec":
 
 def checked_text(text: str) -> str:
     """Raises UsageError for bytes on the command line that are no text."""
-    from hashing.corpus import SURROGATE
-    from hashing.errors import UsageError
+    from hashing.base.errors import UsageError
+    from hashing.text.corpus import SURROGATE
 
     if SURROGATE.search(text):
         raise UsageError(f"{text!r} is no text in this terminal's encoding")
@@ -72,9 +72,9 @@ Offload: TypeAlias = Annotated[
 
 
 def chosen_placement(placement: PlacementChoice | None, offload: bool) -> "PlacementName":
-    from hashing.errors import UsageError
+    from hashing.base.errors import UsageError
     from runtime.device import default_device
-    from runtime.placement import offloaded
+    from runtime.placement.placement import offloaded
 
     if placement is not None and offload:
         raise UsageError(

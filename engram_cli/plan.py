@@ -22,13 +22,13 @@ def plan(
     Example: engram plan --spec deepseek-v4.1 --encoding int4 --tokens-per-sec 9000 --json
     """
     from engram_cli.output import byte_text, print_json, print_table
-    from engram_cli.table import named_spec
-    from hashing.errors import UsageError
-    from table.encoding import encoding as named_encoding
+    from engram_cli.table.group import spec_with_shape
+    from hashing.base.errors import UsageError
+    from table.encodings.encoding import encoding as named_encoding
 
     if not isfinite(tokens_per_sec):
         raise UsageError(f"{tokens_per_sec} tokens per second are expected to be a finite number")
-    rule, head_dim, native = named_spec(spec, None, head_dim)
+    rule, head_dim, native = spec_with_shape(spec, None, head_dim)
     kind = named_encoding(encoding or native)
     row_bytes = kind.row_bytes(head_dim)
     reads = len(rule.layers) * rule.columns

@@ -25,9 +25,9 @@ def serve(
 
     from engram_cli.options import chosen_placement
     from engram_cli.output import note
-    from runtime.generator import Generator
     from runtime.run import Run
-    from runtime.server import build_app
+    from runtime.serve.generator import Generator
+    from runtime.serve.server import build_app
 
     with _listen(host, port) as listener:
         where = chosen_placement(placement, offload)
@@ -40,7 +40,7 @@ def serve(
 
 def _listen(host: str, port: int) -> socket.socket:
     """Takes the port before the model is loaded, so that an occupied one is known at once."""
-    from hashing.errors import EngramError
+    from hashing.base.errors import EngramError
 
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -10,10 +10,10 @@ import typer
 from engram_cli.options import DEFAULT_RUN, CorpusPaths, Force, Json, RunDir, TextColumn, TextKey
 
 if TYPE_CHECKING:
-    from hashing.corpus import Corpus
-    from runtime.presets import Preset
+    from hashing.text.corpus import Corpus
     from runtime.run import Run
-    from runtime.trainer import Report, Trainer
+    from runtime.train.presets import Preset
+    from runtime.train.trainer import Report, Trainer
     from runtime.validation import Validation
 
 SECONDS_PER_LINE = 10.0
@@ -39,11 +39,11 @@ def train(
     """
     from engram_cli.interrupt import interrupt_asked
     from engram_cli.output import note
-    from hashing.corpus import Corpus
-    from hashing.errors import UsageError
-    from runtime.presets import preset as named
+    from hashing.base.errors import UsageError
+    from hashing.text.corpus import Corpus
     from runtime.run import Run
-    from runtime.trainer import Trainer, with_overrides
+    from runtime.train.presets import preset as named
+    from runtime.train.trainer import Trainer, with_overrides
 
     if resume:
         if corpus or steps is not None or seed is not None or force:
@@ -66,8 +66,8 @@ def train(
 
 def _start(target: "Run", corpus: "Corpus", name: str, preset: "Preset", force: bool) -> "Trainer":
     from engram_cli.output import progress
-    from hashing.errors import EngramError
-    from runtime.trainer import Trainer
+    from hashing.base.errors import EngramError
+    from runtime.train.trainer import Trainer
 
     target.require(target.vocab_path, "build-vocab")
     if target.config_path.exists() and not force:

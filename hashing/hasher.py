@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.errors import EngramError
+from hashing.base.errors import EngramError
 from hashing.kernel import ONE_ROUND_FROM, SHRINK, following_history, hash_range
 from hashing.spec import HashSpec
 

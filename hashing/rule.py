@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers
 
-from hashing.errors import EngramError, UsageError
+from hashing.base.errors import EngramError, UsageError
 
 LONE_SPACE = "\ue000"
 

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from hashing.atomic import write_text
-from hashing.errors import EngramError
+from hashing.base.atomic import write_text
+from hashing.base.errors import EngramError
 
 Seeding = Literal["numpy", "splitmix64"]
 

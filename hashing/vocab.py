@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from hashing.atomic import atomic_path
-from hashing.errors import EngramError
+from hashing.base.atomic import atomic_path
+from hashing.base.errors import EngramError
 from hashing.rule import ENGRAM, Rule
 
 SCHEMA = pa.schema(

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from runtime.presets import Precision
+from runtime.train.presets import Precision
 
 
 def default_device() -> torch.device:

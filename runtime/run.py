@@ -7,10 +7,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from hashing.errors import EngramError
-from hashing.presets import DEFAULT_PRESET, preset
+from hashing.base.errors import EngramError
+from hashing.named_specs import DEFAULT_SPEC, named_spec
 from hashing.spec import HashSpec
-from hashing.tokenizer import load_tokenizer
+from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
 
 
@@ -69,7 +69,7 @@ class Run:
         """The training's; before one, that of the default preset over the run's vocabulary."""
         if self.config_path.exists():
             return HashSpec.from_json(self.config()["spec"])
-        return preset(DEFAULT_PRESET).spec(self.vocab())
+        return named_spec(DEFAULT_SPEC).spec(self.vocab())
 
     def require(self, path: Path, command: str) -> None:
         """Raises EngramError when a file of the run is missing, naming the command that makes it."""

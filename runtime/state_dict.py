@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashing.errors import EngramError
+from hashing.base.errors import EngramError
 from hashing.spec import HashSpec
-from table.checkpoint import Checkpoint
-from table.demo import demo_checkpoint, table_tensors
-from table.parts import ArrayPart
-from table.safetensors_file import Tensor
+from table.checkpoints.checkpoint import Checkpoint
+from table.checkpoints.demo import demo_checkpoint, table_tensors
+from table.checkpoints.parts import ArrayPart
+from table.checkpoints.safetensors_file import Tensor
 
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from hashing.atomic import atomic_path
-from hashing.corpus import Corpus, Document, Side
-from hashing.errors import EngramError
-from hashing.tokenizer import encode_documents
+from hashing.base.atomic import atomic_path
+from hashing.base.errors import EngramError
+from hashing.text.corpus import Corpus, Document, Side
+from hashing.text.tokenizer import encode_documents
 
 VALIDATION_TOKENS = 1 << 16
 

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from hashing.hasher import Hasher
 from hashing.vocab import CanonicalVocab
-from runtime.checkpoint import load_run
 from runtime.device import autocast, default_device
-from runtime.model import LanguageModel, Vectors
-from runtime.placement import place
-from runtime.presets import Precision, Recipe
+from runtime.model.language_model import LanguageModel, Vectors
+from runtime.placement.placement import place
 from runtime.run import Run
 from runtime.tokens import Tokens
-from table.store import TableStore
+from runtime.train.checkpoint import load_run
+from runtime.train.presets import Precision, Recipe
+from table.store.store import TableStore
 
 EVALUATED_AT_ONCE = 16  # sequences
 

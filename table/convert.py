@@ -9,16 +9,16 @@ from threading import Lock
 
 import numpy as np
 
-from hashing.atomic import refuse_overlap
-from table.checksum import crc_text
-from table.encode_kernel import Values
-from table.encoding import Encoding
-from table.exporter import kept_path
-from table.manifest import cut_layers
+from hashing.base.atomic import refuse_overlap
+from table.checkpoints.exporter import kept_path
+from table.encodings.encode_kernel import Values
+from table.encodings.encoding import Encoding
 from table.recoding import EncodedRows, Recoding
-from table.store import TableStore
-from table.writer import PIECE_BYTES, THREADS, Progress, StoreWriter, quiet, require_space
-from table.zarr_metadata import canonical_json
+from table.store.checksum import crc_text
+from table.store.manifest import cut_layers
+from table.store.store import TableStore
+from table.store.writer import PIECE_BYTES, THREADS, Progress, StoreWriter, quiet, require_space
+from table.store.zarr_metadata import canonical_json
 
 WORST_ROWS = 5
 

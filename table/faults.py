@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from table.encoding import Encoding, Records
+from table.encodings.encoding import Encoding, Records
 
 FAR = 32  # a scale this many powers of two from the median is out of the ordinary
 NOT_A_NUMBER, NEGATIVE = 255, 256  # bins after those of the exponents

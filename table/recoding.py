@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from table.encode_kernel import Values
-from table.encoding import Encoding, Records, encoding
-from table.writer import PIECE_BYTES, Fill
+from table.encodings.encode_kernel import Values
+from table.encodings.encoding import Encoding, Records, encoding
+from table.store.writer import PIECE_BYTES, Fill
 
 E4M3_LARGEST = 448.0
 

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hashing.errors import EngramError
-from table.checksum import BLOCK_BYTES, block_checksums, flipped_byte
-from table.exporter import kept_path
+from hashing.base.errors import EngramError
+from table.checkpoints.exporter import kept_path
+from table.checkpoints.importer import layer_rows, read_checkpoint
 from table.faults import RowFaults
-from table.importer import layer_rows, read_checkpoint
-from table.manifest import Manifest, checksum_path, read_manifest, row_step, shard_path
 from table.recoding import EncodedRows
-from table.store import TableStore
-from table.writer import PIECE_BYTES, THREADS, Progress, quiet
-from table.zarr_metadata import group_json
+from table.store.checksum import BLOCK_BYTES, block_checksums, flipped_byte
+from table.store.manifest import Manifest, checksum_path, read_manifest, row_step, shard_path
+from table.store.store import TableStore
+from table.store.writer import PIECE_BYTES, THREADS, Progress, quiet
+from table.store.zarr_metadata import group_json
 
 
 @dataclass(slots=True)

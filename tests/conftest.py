@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from hashing.atomic import write_text
-from hashing.corpus import Corpus
+from hashing.base.atomic import write_text
 from hashing.rule import IDENTITY
-from hashing.tokenizer import load_tokenizer, train_tokenizer
+from hashing.text.corpus import Corpus
+from hashing.text.tokenizer import load_tokenizer, train_tokenizer
 from hashing.vocab import CanonicalVocab
-from runtime.presets import preset
 from runtime.run import Run
-from runtime.trainer import Trainer, with_overrides
+from runtime.train.presets import preset
+from runtime.train.trainer import Trainer, with_overrides
 from tests.corpora import write_jsonl
 
 BUILD = Path(__file__).parents[1] / "build"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hashing.corpus import Corpus
-from hashing.errors import EngramError
+from hashing.base.errors import EngramError
+from hashing.text.corpus import Corpus
 
 
 def test_a_file_that_grows_while_it_is_read(tmp_path: Path) -> None:

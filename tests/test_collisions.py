@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hashing import reference
-from hashing.collisions import (
+from hashing.base.errors import EngramError
+from hashing.ngrams.collisions import (
     Effective,
     alone_probability,
     effective,
@@ -21,9 +22,8 @@ from hashing.collisions import (
     size_curve,
     with_base,
 )
-from hashing.counter import NgramCounter, resident_bytes
-from hashing.counts import NgramCounts
-from hashing.errors import EngramError
+from hashing.ngrams.counter import NgramCounter, resident_bytes
+from hashing.ngrams.counts import NgramCounts
 from hashing.rule import IDENTITY
 from hashing.spec import HashSpec, assign_primes, seeded_multipliers
 from hashing.vocab import CanonicalVocab

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from hashing.corpus import MAX_DOCUMENT_CHARS, Corpus, Document
-from hashing.errors import EngramError
+from hashing.base.errors import EngramError
+from hashing.text.corpus import MAX_DOCUMENT_CHARS, Corpus, Document
 
 TEXTS = ["first é text\n", "second\r\ntext", "日本語"]
 
@@ -105,7 +105,7 @@ def test_reading_does_not_grow_with_the_file(tmp_path: Path) -> None:
         for _ in range(200):
             file.write(("y" * 99 + "\n") * 10_000)
     script = (
-        "import resource, sys\nfrom pathlib import Path\nfrom hashing.corpus import Corpus\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom hashing.text.corpus import Corpus\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "total = sum(len(d.text) for d in Corpus((Path(sys.argv[1]),)).documents())\n"
         "print(total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

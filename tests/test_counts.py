@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hashing import counter as counter_module
-from hashing import counts as counts_module
-from hashing.counter import NgramCounter, resident_bytes
-from hashing.counts import NgramCounts, Packing, merge_counts
-from hashing.errors import EngramError, UsageError
+from hashing.base.errors import EngramError, UsageError
+from hashing.ngrams import counter as counter_module
+from hashing.ngrams import counts as counts_module
+from hashing.ngrams.counter import NgramCounter, resident_bytes
+from hashing.ngrams.counts import NgramCounts, Packing, merge_counts
 from hashing.rule import IDENTITY
-from hashing.token_stream import Shard, array_pieces
+from hashing.text.token_stream import Shard, array_pieces
 from hashing.vocab import CanonicalVocab
 
 ROOM = 256 << 20  # over what the process already holds
@@ -234,7 +234,7 @@ def test_packing_loses_nothing(size: int, order: int, data: st.DataObject) -> No
     ngram = data.draw(st.lists(st.integers(-1, size - 1), min_size=order, max_size=order))
     ids = np.array([ngram], np.int32)
     _, mixed, rest = packing.pack(ids)
-    from hashing.counts import Run
+    from hashing.ngrams.counts import Run
 
     none = np.zeros(1, np.int64)
     assert packing.unpack(Run(none, (mixed, rest, none, none)), order).tolist() == [ngram]
@@ -244,9 +244,9 @@ WITHIN_BUDGET = """
 import sys
 from pathlib import Path
 import numpy as np
-from hashing.counter import NgramCounter
+from hashing.ngrams.counter import NgramCounter
 from hashing.rule import IDENTITY
-from hashing.token_stream import array_pieces
+from hashing.text.token_stream import array_pieces
 from hashing.vocab import CanonicalVocab
 
 folder, budget = Path(sys.argv[1]), int(sys.argv[2])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from runtime.generator import Decoding, Generator, Picker, Sampling
 from runtime.run import Run
+from runtime.serve.generator import Decoding, Generator, Picker, Sampling
 
 
 @pytest.fixture(scope="module")

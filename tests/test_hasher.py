@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from hashing import hasher as hasher_module
 from hashing import reference
-from hashing.errors import EngramError
+from hashing.base.errors import EngramError
 from hashing.hasher import Hasher
-from hashing.presets import preset
+from hashing.named_specs import named_spec
 from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
 from tests.addressing import addressed, sequences, specs
@@ -79,7 +79,7 @@ def test_every_row_is_in_range_for_its_head(case: tuple[HashSpec, list[int], set
 @pytest.mark.parametrize("name", ["engram-demo", "deepseek-v4.1"])
 def test_extreme_mixes_over_published_moduli(name: str, vocab_v4: CanonicalVocab) -> None:
     """The largest ids and every remainder near 0 and p - 1 that a long random sequence meets."""
-    spec = preset(name).spec(vocab_v4)
+    spec = named_spec(name).spec(vocab_v4)
     ids = np.random.default_rng(7).integers(0, spec.canonical_size, (1, 20_000))
     ids[0, ::5] = spec.canonical_size - 1
     layer = spec.layers[0]
@@ -94,7 +94,7 @@ def test_extreme_mixes_over_published_moduli(name: str, vocab_v4: CanonicalVocab
 
 
 def test_tasks_and_threads_do_not_change_rows(vocab_v4: CanonicalVocab, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = preset("deepseek-v4.1").spec(vocab_v4)
+    spec = named_spec("deepseek-v4.1").spec(vocab_v4)
     ids = np.random.default_rng(1).integers(-1, spec.canonical_size, (3, 101))
     whole = Hasher(spec).rows(14, ids)
     monkeypatch.setattr(hasher_module, "LEAST_POSITIONS", 7)
@@ -102,7 +102,7 @@ def test_tasks_and_threads_do_not_change_rows(vocab_v4: CanonicalVocab, monkeypa
 
 
 def test_narrow_rows_and_given_memory(vocab_v4: CanonicalVocab) -> None:
-    spec = preset("engram-demo").spec(vocab_v4)
+    spec = named_spec("engram-demo").spec(vocab_v4)
     ids = np.random.default_rng(2).integers(0, spec.canonical_size, (2, 50)).astype(np.int32)
     wide = Hasher(spec).rows(1, ids)
     narrow = Hasher(spec).rows(1, ids, dtype=np.int32)
@@ -114,13 +114,13 @@ def test_narrow_rows_and_given_memory(vocab_v4: CanonicalVocab) -> None:
 
 
 def test_rows_that_do_not_fit_are_refused(vocab_v4: CanonicalVocab) -> None:
-    spec = preset("engram-demo").spec(vocab_v4)
+    spec = named_spec("engram-demo").spec(vocab_v4)
     with pytest.raises(EngramError, match=r"10344164 rows, more than int16 can number"):
         Hasher(spec).rows(1, np.zeros((1, 1), np.int64), dtype=np.int16)
 
 
 def test_an_id_beyond_the_vocabulary_is_refused(vocab_v4: CanonicalVocab) -> None:
-    spec = preset("engram-demo").spec(vocab_v4)
+    spec = named_spec("engram-demo").spec(vocab_v4)
     ids = np.zeros((2, 40_000), np.int64)
     ids[1, -1] = spec.canonical_size
     with pytest.raises(EngramError, match=f"canonical id {spec.canonical_size} is outside the vocabulary"):
@@ -131,14 +131,14 @@ FIRST_USE = """
 import numpy as np
 from hashing.hasher import Hasher
 from hashing.kernel import hash_range
-from hashing.presets import preset
+from hashing.named_specs import named_spec
 
-Hasher(preset("engram-demo").bare_spec()).rows(1, np.zeros((1, 4), np.int64))
+Hasher(named_spec("engram-demo").bare_spec()).rows(1, np.zeros((1, 4), np.int64))
 print(sum(hash_range.stats.cache_misses.values()), sum(hash_range.stats.cache_hits.values()))
 """
 
 
 def test_a_second_process_compiles_nothing() -> None:
-    Hasher(preset("engram-demo").bare_spec()).rows(1, np.zeros((1, 4), np.int64))
+    Hasher(named_spec("engram-demo").bare_spec()).rows(1, np.zeros((1, 4), np.int64))
     done = subprocess.run([sys.executable, "-c", FIRST_USE], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["0", "1"]

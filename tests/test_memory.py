@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from runtime.memory import EngramMemory, MemoryConfig
+from runtime.model.memory import EngramMemory, MemoryConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 

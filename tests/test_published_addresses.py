@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from hashing import reference
 from hashing.hasher import Hasher
-from hashing.presets import preset
+from hashing.named_specs import named_spec
 from hashing.spec import HashSpec, assign_primes, seeded_multipliers
 from hashing.vocab import CanonicalVocab
 
@@ -49,7 +49,7 @@ def check_constants(spec: HashSpec, content: dict[str, Any]) -> None:
 @BOTH
 def test_demo(vocab_v3: CanonicalVocab, deepseek_v3: Tokenizer, rows_of: Rows) -> None:
     content = golden("hash_engram_demo.json")
-    spec = preset("engram-demo").spec(vocab_v3)
+    spec = named_spec("engram-demo").spec(vocab_v3)
     check_constants(spec, content)
     for vector in content["vectors"]:
         ids = deepseek_v3.encode(vector["text"], add_special_tokens=False).ids
@@ -64,7 +64,7 @@ def test_demo(vocab_v3: CanonicalVocab, deepseek_v3: Tokenizer, rows_of: Rows) -
 @BOTH
 def test_deepseek_v41(vocab_v4: CanonicalVocab, deepseek_v4: Tokenizer, rows_of: Rows) -> None:
     content = golden("hash_deepseek_v41.json")
-    spec = preset("deepseek-v4.1").spec(vocab_v4)
+    spec = named_spec("deepseek-v4.1").spec(vocab_v4)
     check_constants(spec, content)
     assert [spec.rows(layer) for layer in spec.layers] == [384_006_168, 384_016_682]
     assert [spec.rows(layer) for layer in spec.layers] == list(content["spec"]["rows_per_layer"].values())
@@ -81,7 +81,7 @@ def test_deepseek_v41(vocab_v4: CanonicalVocab, deepseek_v4: Tokenizer, rows_of:
 @BOTH
 def test_qwen_ple(raw_vocab: CanonicalVocab, rows_of: Rows) -> None:
     content = golden("hash_qwen_ple.json")
-    spec = preset("qwen3.8-ple").spec(raw_vocab)
+    spec = named_spec("qwen3.8-ple").spec(raw_vocab)
     assert spec.multipliers == (as_tuples(content["spec"]["multipliers"]),)
     assert spec.primes == (as_tuples(content["primes"]),)
     assert sum(spec.moduli(1)) == content["rows_total"] == 320_001_446

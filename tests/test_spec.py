@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hashing.errors import EngramError, UsageError
-from hashing.presets import PRESETS, preset
+from hashing.base.errors import EngramError, UsageError
+from hashing.named_specs import NAMED_SPECS, named_spec
 from hashing.spec import HashSpec, assign_primes, is_prime, multiplier_bound, seeded_multipliers
 from hashing.vocab import CanonicalVocab
 from tests.addressing import specs
@@ -152,14 +152,14 @@ def test_seeded_multipliers_are_odd_and_keep_products_below_64_bits(size: int, s
 
 
 def test_presets_have_the_published_shapes(vocab_v3: CanonicalVocab, raw_vocab: CanonicalVocab) -> None:
-    demo = preset("engram-demo").spec(vocab_v3)
+    demo = named_spec("engram-demo").spec(vocab_v3)
     assert [demo.rows(layer) for layer in demo.layers] == [10_344_164, 10_348_242]
     for name, columns in [("engram-27b", 16), ("engram-40b", 16)]:
-        spec = preset(name).spec(vocab_v3)
+        spec = named_spec(name).spec(vocab_v3)
         assert (spec.layers, spec.columns) == ((1, 14), columns)
-        assert min(p for layer in spec.layers for p in spec.moduli(layer)) > PRESETS[name].base_rows
+        assert min(p for layer in spec.layers for p in spec.moduli(layer)) > NAMED_SPECS[name].base_rows
     with pytest.raises(EngramError, match="addresses by raw token ids, but the vocabulary was made by the rule engram"):
-        preset("qwen3.8-ple").spec(vocab_v3)
+        named_spec("qwen3.8-ple").spec(vocab_v3)
     with pytest.raises(UsageError, match='no spec is called "engram-1t"'):
-        preset("engram-1t")
-    assert preset("qwen3.8-ple").spec(raw_vocab).canonical_size == 248_320
+        named_spec("engram-1t")
+    assert named_spec("qwen3.8-ple").spec(raw_vocab).canonical_size == 248_320

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.gather_speed import make_tables
-from table.importer import read_checkpoint
+from engram_cli.bench.gather_speed import make_tables
+from table.checkpoints.importer import read_checkpoint
 
 
 def bench(*arguments: object) -> dict[str, object]:
@@ -48,7 +48,7 @@ def test_the_copying_benchmark(tmp_path: Path) -> None:
 
 
 def test_its_checkpoint_is_a_true_one(tmp_path: Path) -> None:
-    from table.copy_speed import make_checkpoint
+    from engram_cli.bench.copy_speed import make_checkpoint
 
     size = make_checkpoint(tmp_path / "in", 4 << 20)
     checkpoint = read_checkpoint(tmp_path / "in")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from table.decode_kernel import GROUP
-from table.encoding import ENCODINGS, Encoding, encoding
+from table.encodings.decode_kernel import GROUP
+from table.encodings.encoding import ENCODINGS, Encoding, encoding
 
 Values = NDArray[np.float32]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hashing.atomic import partial_path, remove
-from table.copy_speed import make_checkpoint
+from engram_cli.bench.copy_speed import make_checkpoint
+from hashing.base.atomic import partial_path, remove
 from tests.test_table_kill import assert_identical, contents
 
 TRIES = 10

@@ -18,14 +18,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hashing.atomic import partial_path, remove
-from hashing.errors import EngramError
-from hashing.presets import preset
+from hashing.base.atomic import partial_path, remove
+from hashing.base.errors import EngramError
+from hashing.named_specs import named_spec
+from table.checkpoints.exporter import export
+from table.checkpoints.importer import Import, read_checkpoint
 from table.convert import convert
-from table.encoding import ENCODINGS
-from table.exporter import export
-from table.importer import Import, read_checkpoint
-from table.store import TableStore, create_store
+from table.encodings.encoding import ENCODINGS
+from table.store.store import TableStore, create_store
 from table.verify import verify
 from tests.checkpoints import deepseek
 
@@ -35,7 +35,7 @@ Job = Callable[[Path], object]
 
 
 def create_job(tmp_path: Path) -> Job:
-    spec = preset("deepseek-v4.1").bare_spec()
+    spec = named_spec("deepseek-v4.1").bare_spec()
     mapping = np.arange(spec.canonical_size, dtype=np.int32)
     assert tmp_path.is_dir()
     return lambda out: create_store(out, spec, mapping, ENCODINGS["e4m3-e8m0"], 256)

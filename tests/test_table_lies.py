@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from hashing.errors import EngramError
-from hashing.presets import preset
+from hashing.base.errors import EngramError
+from hashing.named_specs import named_spec
 from hashing.vocab import CanonicalVocab
-from table.encoding import ENCODINGS
-from table.importer import Import, read_checkpoint
-from table.safetensors_file import read_header
-from table.store import TableStore, create_store
+from table.checkpoints.importer import Import, read_checkpoint
+from table.checkpoints.safetensors_file import read_header
+from table.encodings.encoding import ENCODINGS
+from table.store.store import TableStore, create_store
 from table.verify import verify
 from tests.checkpoints import INDEX, deepseek, qwen
 
@@ -165,8 +165,8 @@ def change_manifest(**keys: Any) -> Lie:
     """With the checksum made right again, as a liar would."""
 
     def lie(path: Path) -> None:
-        from table.checksum import crc_text
-        from table.zarr_metadata import canonical_json, group_json
+        from table.store.checksum import crc_text
+        from table.store.zarr_metadata import canonical_json, group_json
 
         content = json.loads((path / "zarr.json").read_text())["attributes"]["engram"] | keys
         content.pop("crc32c")
@@ -238,7 +238,7 @@ def test_a_store_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     names = ("a", "b", "c")
     vocab = CanonicalVocab(names, names, np.array([0, 1, 2], np.int32), names)
     own, other = vocab.fingerprint, CanonicalVocab(names, names, np.array([0, 1, 1], np.int32), names[:2]).fingerprint
-    store = create_store(tmp_path / "v.zarr", preset("tiny").spec(vocab), vocab.mapping, ENCODINGS["float32"], 32)
+    store = create_store(tmp_path / "v.zarr", named_spec("tiny").spec(vocab), vocab.mapping, ENCODINGS["float32"], 32)
     TableStore.open(store.path).check_vocab(own)
     with pytest.raises(EngramError, match=f"was addressed with vocabulary {own}, but the one given is {other}") as refused:
         store.check_vocab(other)

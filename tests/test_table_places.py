@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from hashing.atomic import install, partial_path, refuse_overwrite
-from hashing.errors import EngramError, UsageError
-from table.checksum import crc_text
+from hashing.base.atomic import install, partial_path, refuse_overwrite
+from hashing.base.errors import EngramError, UsageError
+from table.checkpoints.exporter import export
+from table.checkpoints.importer import Import, read_checkpoint
 from table.convert import convert
-from table.encoding import ENCODINGS
-from table.exporter import export
-from table.importer import Import, read_checkpoint
-from table.store import TableStore
+from table.encodings.encoding import ENCODINGS
+from table.store.checksum import crc_text
+from table.store.store import TableStore
+from table.store.writer import StoreWriter
+from table.store.zarr_metadata import canonical_json
 from table.verify import verify
-from table.writer import StoreWriter
-from table.zarr_metadata import canonical_json
 from tests.checkpoints import deepseek
 from tests.test_table_kill import contents
 

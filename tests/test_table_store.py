@@ -12,13 +12,13 @@ import pytest
 import tensorstore
 import zarr
 
-from hashing.errors import EngramError
-from hashing.presets import preset
+from hashing.base.errors import EngramError
+from hashing.named_specs import named_spec
 from table.convert import convert, measure
-from table.encoding import ENCODINGS, Encoding
-from table.gather import Table
-from table.mapping import PAGE_BYTES
-from table.store import TableStore, create_store, write_store
+from table.encodings.encoding import ENCODINGS, Encoding
+from table.store.gather import Table
+from table.store.shard_map import PAGE_BYTES
+from table.store.store import TableStore, create_store, write_store
 from tests.test_table_checkpoints import demo_spec
 
 ROWS = (9001, 9007, 9011, 9013)
@@ -117,7 +117,7 @@ def test_read_ahead_covers_records_that_cross_pages() -> None:
 
 def test_a_full_size_store_of_zeros_costs_kilobytes(tmp_path: Path) -> None:
     began = time.perf_counter()
-    published = preset("deepseek-v4.1")
+    published = named_spec("deepseek-v4.1")
     store = create_store(tmp_path / "t.zarr", published.bare_spec(), np.empty(0, np.int32), ENCODINGS["e4m3-e8m0"], 256)
     assert time.perf_counter() - began < 2
     assert store.total_bytes == 768_022_850 * 264  # 188.83 GiB, as published

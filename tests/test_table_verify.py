@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from table.checksum import BLOCK_BYTES, crc32c, flipped_byte
-from table.encoding import ENCODINGS, Encoding
-from table.importer import Import, read_checkpoint
-from table.safetensors_file import read_header
-from table.store import TableStore, write_store
+from table.checkpoints.importer import Import, read_checkpoint
+from table.checkpoints.safetensors_file import read_header
+from table.encodings.encoding import ENCODINGS, Encoding
+from table.store.checksum import BLOCK_BYTES, crc32c, flipped_byte
+from table.store.store import TableStore, write_store
 from table.verify import verify
 from tests.checkpoints import deepseek, qwen
 from tests.test_table_checkpoints import demo_spec

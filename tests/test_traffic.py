@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hashing.traffic import RowStream, distinct_per_batch, miss_curve, static_hot, traffic
+from hashing.ngrams.traffic import RowStream, distinct_per_batch, miss_curve, static_hot, traffic
 
 
 def run_lru(reads: list[int], capacity: int) -> float:

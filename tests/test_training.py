@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from hashing.corpus import Corpus
-from hashing.errors import EngramError
-from runtime.checkpoint import load_run
-from runtime.presets import preset
-from runtime.row_table import RowTable
+from hashing.base.errors import EngramError
+from hashing.text.corpus import Corpus
 from runtime.run import Run
 from runtime.tokens import Batches, Tokens
-from runtime.trainer import Trainer, with_overrides
-from table.store import TableStore
+from runtime.train.checkpoint import load_run
+from runtime.train.presets import preset
+from runtime.train.row_table import RowTable
+from runtime.train.trainer import Trainer, with_overrides
+from table.store.store import TableStore
 from tests.conftest import build_vocab
 
 STEPS = 40
@@ -57,7 +57,7 @@ def test_sigkill_and_resume_give_the_same_losses(
     run = Run(tmp_path / "run")
     start(run, corpus_path)
     child = (
-        "import sys\nfrom pathlib import Path\nfrom runtime.run import Run\nfrom runtime.trainer import Trainer\n"
+        "import sys\nfrom pathlib import Path\nfrom runtime.run import Run\nfrom runtime.train.trainer import Trainer\n"
         "for report in Trainer.resume(Run(Path(sys.argv[1]))).steps():\n    print(report.step, flush=True)"
     )
     chance = random.Random(attempt)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from runtime.run import Run
-from runtime.trainer import Trainer
+from runtime.train.trainer import Trainer
 from runtime.validation import validate_stores
-from table.encoding import ENCODINGS
-from table.store import TableStore, create_store, write_store
+from table.encodings.encoding import ENCODINGS
+from table.store.store import TableStore, create_store, write_store
 
 ROOT = Path(__file__).parents[1]
 

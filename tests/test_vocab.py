@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from hashing.errors import EngramError, UsageError
+from hashing.base.errors import EngramError, UsageError
 from hashing.rule import ENGRAM, IDENTITY, Rule, load_rule
-from hashing.tokenizer import load_tokenizer
+from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
 from hashing.vocab_difference import difference
 

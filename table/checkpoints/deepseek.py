@@ -1,0 +1,87 @@
+"""DeepSeek-V4.1 checkpoints: `layers.N.engram.embed.weight` F8_E4M3 (rows, 256) and `.scale` F8_E8M0 (rows, 8).
+
+The layout is proven from the configuration: recomputing the primes must give `engram_num_embeddings`, and the canonical
+vocabulary of the folder's tokenizer, if it has one, `engram_compressed_vocab_size`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from hashing.base.errors import EngramError
+from hashing.named_specs import NO_VOCAB
+from hashing.spec import MAX_HEADS, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
+from hashing.text.tokenizer import load_tokenizer
+from hashing.vocab import CanonicalVocab
+from table.checkpoints.checkpoint import Checkpoint, Config, Folder, LayerSource
+from table.encodings.decode_kernel import GROUP
+from table.encodings.encoding import ENCODINGS
+from table.store.manifest import MAX_HEAD_DIM
+
+KIND = "deepseek-v4.1"
+SEED = 0  # the configuration has no key for it
+
+
+def weight_name(layer: int) -> str:
+    return f"layers.{layer}.engram.embed.weight"
+
+
+def scale_name(layer: int) -> str:
+    return f"layers.{layer}.engram.embed.scale"
+
+
+def read_deepseek(path: Path, tokenizer: Path | None = None) -> Checkpoint:
+    """Raises EngramError where not even the spec can be made out; everything else becomes a fault."""
+    config, folder = Config.read(path), Folder(path)
+    vocab = _vocab(tokenizer or path / "tokenizer.json")
+    spec = _spec(config, folder, vocab)
+    head_dim = config.integer("engram_head_dim", least=1, most=MAX_HEAD_DIM)
+    layers = {}
+    for layer in spec.layers:
+        codes = folder.part(weight_name(layer), "F8_E4M3", spec.rows(layer), head_dim, (layer, "codes", 0))
+        scales = folder.part(scale_name(layer), "F8_E8M0", spec.rows(layer), -(-head_dim // GROUP), (layer, "scales", 0))
+        if codes and scales:
+            layers[layer] = LayerSource(((codes,), (scales,)))
+    return Checkpoint(
+        kind=KIND,
+        path=path,
+        spec=spec,
+        encoding=ENCODINGS["e4m3-e8m0"],
+        head_dim=head_dim,
+        mapping=vocab.mapping if vocab else np.empty(0, np.int32),
+        layers=layers,
+        whole_files=folder.small_files(),
+        table_files=folder.table_files(),
+        faults=tuple(folder.faults),
+    )
+
+
+def _vocab(tokenizer: Path) -> CanonicalVocab | None:
+    return CanonicalVocab.from_tokenizer(load_tokenizer(str(tokenizer))) if tokenizer.exists() else None
+
+
+def _spec(config: Config, folder: Folder, vocab: CanonicalVocab | None) -> HashSpec:
+    blocks = config.integers("engram_layer_ids")
+    order = config.integer("engram_max_ngram_size", least=2, most=MAX_ORDER)
+    heads = config.integer("engram_n_heads", least=1, most=MAX_HEADS)
+    canonical_size = config.integer("engram_compressed_vocab_size", least=1)
+    pad = config.integer("engram_pad_token_id", "engram_pad_id")
+    if vocab is not None and folder.expect("canonical ids of the tokenizer", vocab.size, canonical_size):
+        if pad >= len(vocab.mapping):
+            raise EngramError(f"{config.path}: the pad token is {pad}, but the tokenizer has {len(vocab.mapping)} tokens")
+        pad = int(vocab.mapping[pad])
+    if list(blocks) != sorted(set(blocks)):
+        raise EngramError(f"{config.path}: engram_layer_ids {list(blocks)} are not in order")
+    spec = HashSpec(
+        layers=blocks,
+        primes=assign_primes(len(blocks), order - 1, heads, config.integer("engram_vocab_size")),
+        multipliers=seeded_multipliers("numpy", SEED, blocks, order, canonical_size),
+        pad_id=pad,
+        canonical_size=canonical_size,
+        vocab_fingerprint=vocab.fingerprint if vocab else NO_VOCAB,
+        seeding="numpy",
+        seed=SEED,
+    )
+    stated = config.integers("engram_num_embeddings")
+    folder.expect("engram_num_embeddings against the sums of the primes", list(stated), [spec.rows(b) for b in blocks])
+    return spec

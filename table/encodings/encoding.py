@@ -1,0 +1,117 @@
+"""Encodings: how a row's numbers are stored.
+
+A row is one record: its codes, then its scales, side by side, so that a row is one touch of memory. Little-endian throughout.
+
+    name        codes                     scales                                      bytes of a row of H columns
+    float32     IEEE binary32             –                                           4·H
+    float16     IEEE binary16             –                                           2·H
+    bfloat16    upper half of binary32    –                                           2·H
+    e4m3-e8m0   OCP FP8 E4M3 (no inf)     e8m0, 2^(byte - 127), per 32 columns        H + ceil(H/32)
+    e4m3        OCP FP8 E4M3 (no inf)     one number for the table, kept apart        H
+    int8        two's complement          bfloat16, for the row                       H + 2
+    int4        two's complement, even    bfloat16, per 32 columns                    ceil(H/2) + 2·ceil(H/32)
+                columns in the low half
+
+A value is code · scale in float32. Encoding rounds to nearest even and saturates. The scale is the rounded one that codes are
+taken against, and chosen so that encoding what was decoded gives the same record: an e8m0 scale is the smallest that keeps the
+largest value from saturating (at most 464, which rounds to 448); an integer scale has 8 significant bits, so that the largest
+code is always ±127 or ±7 and its product with the scale is exact. A NaN makes its code NaN, or, for integers, its scale.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashing.base.errors import UsageError
+from table.encodings.decode_kernel import (
+    GROUP,
+    gather_bfloat16,
+    gather_e4m3,
+    gather_e4m3_e8m0,
+    gather_float16,
+    gather_float32,
+    gather_int4,
+    gather_int8,
+)
+from table.encodings.encode_kernel import (
+    Values,
+    encode_bfloat16,
+    encode_e4m3,
+    encode_e4m3_e8m0,
+    encode_float16,
+    encode_float32,
+    encode_int4,
+    encode_int8,
+)
+
+Records = NDArray[np.uint8]  # (rows, row_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One line of the table above."""
+
+    name: str
+    word: str  # dtype in which a kernel sees a record
+    code_bits: int
+    scale_bytes: int  # per group of columns; 0: no scale in the record
+    group: int  # columns that share a scale; 0: the whole row
+    gather: Callable[..., int]
+    encode: Callable[..., int]
+
+    def code_bytes(self, head_dim: int) -> int:
+        return (head_dim * self.code_bits + 7) // 8
+
+    def row_bytes(self, head_dim: int) -> int:
+        return self.code_bytes(head_dim) + self.scales(head_dim) * self.scale_bytes
+
+    def scales(self, head_dim: int) -> int:
+        """Scales in a record."""
+        if not self.scale_bytes:
+            return 0
+        return -(-head_dim // self.group) if self.group else 1
+
+    @property
+    def table_scale(self) -> bool:
+        """Whether codes are taken against one number for the whole table."""
+        return self.name == "e4m3"
+
+    def words(self, records: Records) -> NDArray[Any]:
+        """(rows, row_bytes / word bytes) The records as a kernel sees them; `records` is contiguous."""
+        return records.view(self.word)
+
+    def encoded(self, values: Values, scale: float = 1.0) -> tuple[Records, int]:
+        """Records of rows, and how many values were beyond what a code can hold."""
+        records = np.empty((len(values), self.row_bytes(values.shape[1])), np.uint8)
+        saturated = self.encode(np.ascontiguousarray(values), np.float32(scale), self.words(records))
+        return records, int(saturated)
+
+    def decoded(self, records: Records, head_dim: int, scale: float = 1.0) -> Values:
+        """(rows, head_dim) The values of records."""
+        out = np.empty((len(records), head_dim), np.float32)
+        rows = np.arange(len(records))
+        self.gather(self.words(np.ascontiguousarray(records)), records.shape[1], rows, np.float32(scale), out)
+        return out
+
+
+ENCODINGS = {
+    e.name: e
+    for e in (
+        Encoding("float32", "<f4", 32, 0, 0, gather_float32, encode_float32),
+        Encoding("float16", "<u2", 16, 0, 0, gather_float16, encode_float16),
+        Encoding("bfloat16", "<u2", 16, 0, 0, gather_bfloat16, encode_bfloat16),
+        Encoding("e4m3-e8m0", "u1", 8, 1, GROUP, gather_e4m3_e8m0, encode_e4m3_e8m0),
+        Encoding("e4m3", "u1", 8, 0, 0, gather_e4m3, encode_e4m3),
+        Encoding("int8", "u1", 8, 2, 0, gather_int8, encode_int8),
+        Encoding("int4", "u1", 4, 2, GROUP, gather_int4, encode_int4),
+    )
+}
+
+
+def encoding(name: str) -> Encoding:
+    if name not in ENCODINGS:
+        raise UsageError(f'no encoding is called "{name}"', hint=f"the names are {', '.join(ENCODINGS)}")
+    return ENCODINGS[name]
