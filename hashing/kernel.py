@@ -97,6 +97,18 @@ def _store_rows(_typing, here, recent, lanes, rounds, constants, layer, out, pos
     return result, generate
 
 
+@njit(cache=True, nogil=True)
+def translate(mapping, token_ids, out):  # type: ignore[no-untyped-def]
+    """out[i] = mapping[token_ids[i]], or an id below 0 as it is; gives the largest id, and stops at one beyond the mapping."""
+    largest = np.int64(-1)
+    for i, token_id in enumerate(token_ids):
+        largest = max(largest, token_id)
+        if largest >= len(mapping):
+            break
+        out[i] = token_id if token_id < 0 else mapping[token_id]
+    return largest
+
+
 @njit(inline="always")
 def _pushed(recent, here):  # type: ignore[no-untyped-def]
     return (here,) + recent[:-1]  # noqa: RUF005 - numba does not compile the starred form

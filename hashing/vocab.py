@@ -86,10 +86,14 @@ class CanonicalVocab:
 
         Raises EngramError for an id beyond the vocabulary.
         """
-        ids = np.asarray(token_ids, np.int64)
-        if ids.size and int(ids.max()) >= len(self.mapping):
-            raise EngramError(f"token id {int(ids.max())} is outside the vocabulary of {len(self.mapping)} tokens")
-        return np.where(ids < 0, ids, self.mapping[np.maximum(ids, 0)])
+        from hashing.kernel import translate  # here, because numba is half as long to import as a vocabulary is to build
+
+        ids = np.asarray(token_ids, np.int64, order="C")
+        canonical = np.empty(ids.shape, np.int64)
+        largest = translate(self.mapping, ids.reshape(-1), canonical.reshape(-1))
+        if largest >= len(self.mapping):
+            raise EngramError(f"token id {largest} is outside the vocabulary of {len(self.mapping)} tokens")
+        return canonical
 
     def largest_classes(self, count: int) -> list[tuple[str, int]]:
         """(key, tokens in the class), largest first, ties in order of canonical id."""

@@ -4,7 +4,6 @@ from hypothesis import strategies as st
 
 from hashing.spec import HashSpec, assign_primes, multiplier_bound
 
-
 # (longest order, heads): a kernel is compiled for each, so these few stand for all. Every order, and vectors of one lane, of a
 # power of two, of an odd number and of more than a register holds.
 SHAPES = ((2, 1), (2, 8), (3, 8), (3, 5), (4, 8), (4, 2), (5, 3), (6, 9))
