@@ -114,6 +114,26 @@ def _pushed(recent, here):  # type: ignore[no-untyped-def]
     return (here,) + recent[:-1]  # noqa: RUF005 - numba does not compile the starred form
 
 
+@njit(inline="always")
+def _after(recent, here, boundary, pads):  # type: ignore[no-untyped-def]
+    return pads if here < 0 or here == boundary else _pushed(recent, here)
+
+
+@njit(inline="always")
+def _before(begin, row, ids, history, starts, pads, boundary):  # type: ignore[no-untyped-def]
+    """What position `begin` of sequence `row` reads at distance 1, 2, …, were it no start of a segment itself."""
+    lookback = len(pads)
+    recent = pads
+    if begin < lookback and history.shape[0] > 0:
+        for i in range(lookback):
+            recent = _pushed(recent, history[row, i])
+    for t in range(max(begin - lookback, 0), begin):
+        if starts.shape[0] > 0 and starts[row, t]:
+            recent = pads
+        recent = _after(recent, np.int64(ids[row, t]), boundary, pads)
+    return recent
+
+
 @njit(cache=True, nogil=True)
 def hash_range(  # type: ignore[no-untyped-def]
     ids, history, starts, pads, boundary, first, last, lanes, rounds, constants, out
@@ -124,31 +144,25 @@ def hash_range(  # type: ignore[no-untyped-def]
     `history` (B, N-1) precedes each sequence, `starts` (B, T) marks segments; either may be empty. `recent` is what a position
     reads at distance 1, 2, …; whatever blocks look-back turns it into pads.
     """
-    length, lookback = ids.shape[1], len(pads)
-    marked, preceded = starts.shape[0] > 0, history.shape[0] > 0
+    length, columns = ids.shape[1], len(pads) * len(lanes)
+    marked = starts.shape[0] > 0
     largest = np.int64(-1)
     for layer in range(len(constants)):
         place = first
-        position = first * lookback * len(lanes)
         while place < last:
             row, begin = place // length, place % length
             end = min(length, begin + last - place)
-            line = ids[row]
-            recent = pads
-            if preceded and begin < lookback:
-                for i in range(lookback):
-                    recent = _pushed(recent, history[row, i])
-            # A range that begins inside a sequence first passes over what it can read.
-            for t in range(max(begin - lookback, 0), end):
-                here = np.int64(line[t])
+            recent = _before(begin, row, ids, history, starts, pads, boundary)
+            # Nothing in this loop is conditional but moves, so that the constants stay in registers.
+            line = ids[row, begin:end]
+            for i in range(len(line)):
+                here = np.int64(line[i])
                 largest = max(largest, here)
-                if here < 0 or (marked and starts[row, t]):
+                if here < 0 or (marked and starts[row, begin + i]):
                     recent = pads
-                if t >= begin:
-                    slot = pads[0] if here < 0 else here
-                    _store_rows(slot, recent, lanes, rounds, constants, layer, out, position)
-                    position += lookback * len(lanes)
-                recent = pads if here < 0 or here == boundary else _pushed(recent, here)
+                slot = pads[0] if here < 0 else here
+                _store_rows(slot, recent, lanes, rounds, constants, layer, out, (place + i) * columns)
+                recent = _after(recent, here, boundary, pads)
             place += end - begin
     return largest
 
