@@ -33,6 +33,18 @@ SCHEMA = pa.schema(
 )
 
 
+def tokens_by_id(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The tokenizer's own name for each token id, "" for an id without a token. Raises EngramError when there is no token."""
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    tokens = [tokenizer.id_to_token(i) for i in range(size)]
+    if None in tokens:  # ids with gaps go beyond the number of tokens
+        largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+        tokens = [tokenizer.id_to_token(i) for i in range(largest + 1)]
+    if not tokens:
+        raise EngramError("the tokenizer has no tokens")
+    return tuple(token or "" for token in tokens)
+
+
 @dataclass(frozen=True, slots=True)
 class CanonicalVocab:
     """Token id to canonical id, with the key that each class stands for."""
@@ -56,15 +68,13 @@ class CanonicalVocab:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Tokenizer, rule: Rule = ENGRAM) -> "CanonicalVocab":
-        size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        if size == 0:
-            raise EngramError("the tokenizer has no tokens")
-        tokens = tuple(tokenizer.id_to_token(i) or "" for i in range(size))
-        texts = tuple(tokenizer.decode_batch([[i] for i in range(size)], skip_special_tokens=False))
+        """Raises EngramError for a tokenizer without tokens."""
+        tokens = tokens_by_id(tokenizer)
+        texts = tuple([tokenizer.decode((i,), skip_special_tokens=False) for i in range(len(tokens))])
         if rule.normalizer is None:
-            return cls(tokens, texts, np.arange(size, dtype=np.int32), texts, rule.name)
+            return cls(tokens, texts, np.arange(len(tokens), dtype=np.int32), texts, rule.name)
         ids: dict[str, int] = {}
-        mapping = [ids.setdefault(rule.key(token, text), len(ids)) for token, text in zip(tokens, texts, strict=True)]
+        mapping = [ids.setdefault(key, len(ids)) for key in map(rule.key, tokens, texts)]
         return cls(tokens, texts, np.array(mapping, np.int32), tuple(ids), rule.name)
 
     @property
@@ -107,12 +117,12 @@ class CanonicalVocab:
         return ids
 
     def save(self, path: Path) -> None:
-        keys = [self.keys[i] for i in self.mapping]
-        columns = [range(len(self.tokens)), self.tokens, self.texts, self.mapping, keys]
+        keys = [self.keys[i] for i in self.mapping.tolist()]
+        columns = [np.arange(len(self.tokens), dtype=np.int32), self.tokens, self.texts, self.mapping, keys]
         table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], SCHEMA)
         table = table.replace_schema_metadata({"engram.rule": self.rule, "engram.fingerprint": self.fingerprint})
         with atomic_path(path) as partial, partial.open("wb") as file:
-            pq.write_table(table, file)
+            pq.write_table(table, file, use_dictionary=False)  # few values occur twice: a dictionary would only cost time
 
     @classmethod
     def load(cls, path: Path) -> "CanonicalVocab":

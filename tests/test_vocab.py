@@ -82,6 +82,19 @@ def test_every_family_of_tokenizers(kind: str, tmp_path: Path) -> None:
     assert vocab.size < len(vocab.tokens)
 
 
+def test_ids_with_gaps_and_an_id_of_two_tokens() -> None:
+    """Ids may go beyond the number of tokens, and one may stand for two of them; the library decides for which."""
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 3, "c": 7}, unk_token="a"))
+    vocab = CanonicalVocab.from_tokenizer(tokenizer)
+    assert vocab.tokens == ("a", "", "", "b", "", "", "", "c")
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 1}, unk_token="a"))
+    vocab = CanonicalVocab.from_tokenizer(tokenizer)
+    assert vocab.tokens[0] == "a"
+    assert vocab.tokens[1] == tokenizer.id_to_token(1)
+    with pytest.raises(EngramError, match="the tokenizer has no tokens"):
+        CanonicalVocab.from_tokenizer(Tokenizer(models.BPE()))
+
+
 def test_identity_keeps_every_token_apart(deepseek_v4: Tokenizer) -> None:
     vocab = CanonicalVocab.from_tokenizer(deepseek_v4, IDENTITY)
     assert vocab.size == len(vocab.tokens)

@@ -1,7 +1,7 @@
 """How fast rows are computed here, beside numpy's forms of the rule and beside the speed of memory.
 
-With few tokens a call is the cost; with more than the caches hold rows for, memory is. The ways take turns, a few calls in a row
-each, and the median of the rounds counts. Those that are given memory share it, and use it again for every layer.
+With few tokens a call is the cost; with more than the caches hold rows for, memory is. The ways take turns, a few calls in a
+row each, and the median of the rounds counts. Those that are given memory share it, and use it again for every layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from hashing.spec import HashSpec
 
 SEQUENCE = 4096  # tokens
 ROUNDS = 9
-LEAST_CALLS, TOKENS_A_ROUND = 4, 400
+LEAST_CALLS, TOKENS_A_ROUND = 4, 100
 
 NUMPY_WAYS = {
     "numpy_head": "numpy, a remainder a head",

@@ -1,8 +1,8 @@
 """The addressing rule in numpy at its strongest: whole-array operations into memory that was made beforehand.
 
-Three forms, because none is the fastest at every size. The published one takes a remainder per head. One remainder for all heads
-of an order saves calls, which are what few tokens cost. A quotient, which numpy divides with vector instructions, multiplied back
-and subtracted is faster than a remainder once the calls no longer count.
+Three forms, because none is the fastest at every size. The published one takes a remainder per head. One remainder for all
+heads of an order saves calls, which are what few tokens cost. A quotient, which numpy divides with vector instructions,
+multiplied back and subtracted is faster than a remainder once the calls no longer count.
 """
 
 from collections.abc import Iterator
