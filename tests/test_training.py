@@ -16,11 +16,12 @@ import torch
 from hashing.base.errors import EngramError
 from hashing.text.corpus import Corpus
 from runtime.run import Run
-from runtime.tokens import Batches, Tokens
-from runtime.train.checkpoint import load_run
+from runtime.tokens import Tokens
+from runtime.train.batches import Batches
 from runtime.train.presets import preset
 from runtime.train.row_table import RowTable
-from runtime.train.trainer import Trainer, with_overrides
+from runtime.train.trainer import Trainer
+from runtime.trained_run import TrainedRun
 from table.store.store import TableStore
 from tests.conftest import build_vocab
 
@@ -35,7 +36,7 @@ def losses(run: Run) -> list[tuple[float, ...]]:
 def start(run: Run, corpus_path: Path) -> Trainer:
     corpus = Corpus((corpus_path,))
     build_vocab(run, corpus)
-    return Trainer.start(run, with_overrides(preset("nano"), STEPS, 3), "nano", corpus)
+    return Trainer.start(run, preset("nano", run.vocab(), "float32", STEPS, 3), corpus)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_sigkill_and_resume_give_the_same_losses(
     for _ in Trainer.resume(run).steps():
         pass
     assert losses(run) == uninterrupted
-    load_run(run, torch.device("cpu"))
+    TrainedRun.load(run, torch.device("cpu"))
 
 
 def test_stopping_saves_where_it_stopped(tmp_path: Path, corpus_path: Path, uninterrupted: list[tuple[float, ...]]) -> None:
@@ -144,9 +145,9 @@ def test_a_model_and_tables_of_different_steps_are_refused(tmp_path: Path, corpu
         pass
     older.replace(run.model_path)
     with pytest.raises(EngramError, match=r"of step 2.*of step 3"):
-        load_run(run, torch.device("cpu"))
+        TrainedRun.load(run, torch.device("cpu"))
     Trainer.resume(run)
-    load_run(run, torch.device("cpu"))
+    TrainedRun.load(run, torch.device("cpu"))
 
 
 def test_tables_of_another_vocabulary_are_refused(tmp_path: Path, corpus_path: Path) -> None:
@@ -157,6 +158,6 @@ def test_tables_of_another_vocabulary_are_refused(tmp_path: Path, corpus_path: P
     build_vocab(run, Corpus((corpus_path,)), size=400)
     fingerprint = TableStore.open(run.tables_path).spec.vocab_fingerprint
     with pytest.raises(EngramError, match=fingerprint):
-        load_run(run, torch.device("cpu"))
+        TrainedRun.load(run, torch.device("cpu"))
     with pytest.raises(EngramError, match=fingerprint):
         Trainer.resume(run)
