@@ -7,9 +7,9 @@ For each of M residual streams, with e the concatenated vectors of a position an
     v_m   = gate(s) · value
     out_m = v_m + SiLU(conv(RMSNorm(v_m)))         depthwise, causal, dilated by the longest order
 
-The two norms of the score are divided out of one product, h · key · (both gains), rather than each normalising its vector. The
-convolution is written as shifted products: four multiply-adds are faster than a depthwise conv1d on a CPU and take the values
-that precede the sequence as they are, so decoding in pieces computes what the whole sequence would.
+The convolution is written as shifted products: four multiply-adds are faster than a depthwise conv1d on a CPU and take the
+values that precede the sequence as they are, so decoding in pieces computes what the whole sequence would. A single position on
+a CPU, which is what decoding asks for, has a compiled kernel.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ from torch.nn import functional
 from hashing.base.errors import EngramError
 from runtime.model.cache import BlockCache
 from runtime.model.config import MemoryConfig
-from runtime.model.norm import padded_norm, rms_norm
 from runtime.model.points import Watched
+from runtime.model.step_kernel import is_step, remember
 
 GATE_EPS = torch.finfo(torch.float32).eps
 CONV_EPS = 1e-5
@@ -49,6 +49,8 @@ class EngramMemory(Watched):
 
         With a cache, the positions follow those of the calls before.
         """
+        if cache is not None and self.watch is None and self.config.conv and is_step(hidden):
+            return self._step(hidden, vectors, cache)
         keys, value = self._keys_and_value(self.point("e", vectors))
         gate = self.point("gate", self._gate(self.point("score", self._score(hidden, keys))))
         gated = gate * value
@@ -64,9 +66,9 @@ class EngramMemory(Watched):
 
     def _score(self, hidden: Tensor, keys: Tensor) -> Tensor:
         """(B, T, M, 1) float32"""
-        keys = keys.to(hidden.dtype)
-        product = (hidden * keys * (self.query_norm * self.key_norm)).sum(-1, keepdim=True)
-        return product / (padded_norm(hidden, GATE_EPS) * padded_norm(keys, GATE_EPS)) * sqrt(self.hidden)
+        query = functional.rms_norm(hidden, (self.hidden,), eps=GATE_EPS) * self.query_norm
+        key = functional.rms_norm(keys.to(hidden.dtype), (self.hidden,), eps=GATE_EPS) * self.key_norm
+        return (query * key).sum(-1, keepdim=True) / sqrt(self.hidden)
 
     def _gate(self, score: Tensor) -> Tensor:
         if self.config.gate == "signed_sqrt":
@@ -76,18 +78,30 @@ class EngramMemory(Watched):
     def _convolved(self, gated: Tensor, cache: BlockCache | None) -> Tensor:
         """(B, T, M, D)"""
         length, dilation = gated.shape[1], self.config.dilation
-        normalised = rms_norm(gated, self.conv_norm, CONV_EPS)
+        normalised = functional.rms_norm(gated, (self.hidden,), eps=CONV_EPS) * self.conv_norm
         before = cache.convolved if cache else None
         if before is None:
             before = normalised.new_zeros(len(gated), self.config.lookback, *gated.shape[2:])
         padded = torch.cat([before, normalised], dim=1)  # (B, lookback + T, M, D)
         if cache is not None:
-            cache.convolved = padded[:, length:]
+            cache.convolved = padded[:, length:].clone()  # a view would keep the whole piece in memory
         first, *others = self.conv.unbind(-1)
         mixed = padded[:, :length] * first
         for number, tap in enumerate(others, 1):
             mixed = torch.addcmul(mixed, padded[:, number * dilation : number * dilation + length], tap)
         return mixed
+
+    def _step(self, hidden: Tensor, vectors: Tensor, cache: BlockCache) -> Tensor:
+        """(B, 1, M, D)"""
+        if cache.convolved is None:
+            cache.convolved = hidden.new_zeros(len(hidden), self.config.lookback, self.streams, self.hidden)
+        projected, out = self.projection(vectors), torch.empty_like(hidden)
+        shape = len(hidden), self.streams, self.hidden, self.config.lookback, self.config.kernel
+        gate = self.config.gate == "signed_sqrt", GATE_EPS, MIN_SCORE
+        conv = cache.convolved.data_ptr(), self.conv.data_ptr(), self.conv_norm.data_ptr(), self.config.dilation, CONV_EPS
+        gains = self.query_norm.data_ptr(), self.key_norm.data_ptr()
+        remember(shape, hidden.data_ptr(), projected.data_ptr(), gains, *gate, *conv, out.data_ptr())
+        return out
 
     def load_demo(self, parameters: Mapping[str, Tensor]) -> None:
         """Takes the parameters of the official demo's module, by its own names (the table is not among them).
