@@ -84,7 +84,8 @@ def _add_convolved(out, before, taps, gain, dilation, eps):  # type: ignore[no-u
             mixed += before[tap * dilation, i] * taps[i, tap]
         for row in range(lookback - 1):
             before[row, i] = before[row + 1, i]
-        before[lookback - 1, i] = newest
+        if lookback > 0:
+            before[lookback - 1, i] = newest
         out[i] += mixed / (1 + math.exp(-mixed))
 
 
