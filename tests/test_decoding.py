@@ -37,6 +37,16 @@ def test_any_two_pieces_equal_the_whole(generators: dict[str, Generator], ids: l
     torch.testing.assert_close(pieces, whole, atol=1e-4, rtol=0)
 
 
+def test_a_prompt_s_logits_are_computed_for_its_last_position_alone(generators: dict[str, Generator], ids: list[int]) -> None:
+    given: list[int] = []
+    head = generators["device"].model.head
+    handle = head.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0].numel() // head.in_features))
+    logits = generators["device"].sequence().feed(ids[:40])
+    handle.remove()
+    assert given == [1]
+    torch.testing.assert_close(logits, generators["device"].sequence().feed_all(ids[:40])[-1])
+
+
 def test_memory_reaches_the_logits(generators: dict[str, Generator], ids: list[int]) -> None:
     """Otherwise everything here would hold for a model that never reads its tables."""
     model = generators["device"].model
