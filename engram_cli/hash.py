@@ -1,16 +1,19 @@
-"""`engram hash`: tokens, canonical ids and rows of a text."""
+"""`engram hash`: tokens, canonical ids and rows of a text; the spec that leads from one to the other, as a file."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, RunDir, SpecName, checked_text, chosen_rule
+from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir, SpecName, checked_text, chosen_rule
 
 
 def hash_text(
     text: Annotated[str, typer.Argument(help="The text whose addresses to show.")],
     spec: SpecName = "",
+    save_spec: Annotated[Path | None, typer.Option(help="Also write the spec, as JSON that every --spec reads.")] = None,
     run: RunDir = DEFAULT_RUN,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Show tokens, canonical ids and rows of a text.
@@ -18,16 +21,22 @@ def hash_text(
     Example: engram hash "def __init__(self):"
 
     Example: engram hash "By the way" --spec engram-demo --json
+
+    Example: engram hash "By the way" --spec deepseek-v4.1 --save-spec spec.json
     """
     import numpy as np
 
     from engram_cli.output import print_json, print_table
+    from hashing.base.atomic import refuse_overwrite
     from runtime.lookup import Addressing
     from runtime.run import Run
 
     source = Run(run)
     tokenizer, vocab = source.tokenizer(), source.vocab()
     rule = chosen_rule(spec, source, vocab)
+    if save_spec:
+        refuse_overwrite(save_spec, force)
+        rule.save(save_spec)
     encoding = tokenizer.encode(checked_text(text), add_special_tokens=False)
     found = Addressing(vocab, rule).addresses(np.array([encoding.ids], np.int64))
     canonical = found.canonical_ids[0].tolist()

@@ -47,7 +47,7 @@ class Addressing:
     def addresses(self, token_ids: TokenIds, history: History | None = None) -> Addresses:
         """Rows of token ids (B, T); `history` is that of the piece before, None at the start of sequences."""
         canonical = self.vocab.canonical(token_ids)
-        rows = {layer: self.hasher.rows(layer, canonical, history) for layer in self.spec.layers}
+        rows = self.hasher.rows_by_layer(canonical, history)
         return Addresses(canonical, rows, self.hasher.advance(canonical, history))
 
 
