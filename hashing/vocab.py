@@ -71,10 +71,11 @@ class CanonicalVocab:
         """Raises EngramError for a tokenizer without tokens."""
         tokens = tokens_by_id(tokenizer)
         texts = tuple([tokenizer.decode((i,), skip_special_tokens=False) for i in range(len(tokens))])
+        keys = map(rule.key, tokens, texts)
         if rule.normalizer is None:
-            return cls(tokens, texts, np.arange(len(tokens), dtype=np.int32), texts, rule.name)
+            return cls(tokens, texts, np.arange(len(tokens), dtype=np.int32), tuple(keys), rule.name)
         ids: dict[str, int] = {}
-        mapping = [ids.setdefault(key, len(ids)) for key in map(rule.key, tokens, texts)]
+        mapping = [ids.setdefault(key, len(ids)) for key in keys]
         return cls(tokens, texts, np.array(mapping, np.int32), tuple(ids), rule.name)
 
     @property
@@ -88,7 +89,7 @@ class CanonicalVocab:
 
     @property
     def mapping_sha256(self) -> str:
-        """Of the mapping as little-endian int32."""
+        """The SHA-256 of the mapping as little-endian int32, in hexadecimal."""
         return hashlib.sha256(self.mapping.astype("<i4").tobytes()).hexdigest()
 
     def canonical(self, token_ids: NDArray[np.integer]) -> NDArray[np.int64]:
