@@ -88,18 +88,15 @@ class Hasher:
         out: Rows,
     ) -> None:
         """Fills `out` (layers, B·T·columns) by the layers' lines of constants; long batches are shared out among threads."""
-        sequences = self._sequences(ids, history, starts)
-        size = ids.size
-
-        def work(first: int, last: int) -> int:
-            return int(hash_range(*sequences, first, last, self._lanes, self._rounds, constants, out))
-
-        if size <= TASK_POSITIONS:
-            largest = work(0, size)
+        sequences, layers = self._sequences(ids, history, starts), (self._lanes, self._rounds, constants, out)
+        if ids.size <= TASK_POSITIONS:
+            largest = hash_range(*sequences, 0, ids.size, *layers)
         else:
-            firsts = range(0, size, TASK_POSITIONS)
-            lasts = [min(first + TASK_POSITIONS, size) for first in firsts]
-            largest = max(_threads().map(work, firsts, lasts))
+
+            def work(first: int) -> int:
+                return int(hash_range(*sequences, first, min(first + TASK_POSITIONS, ids.size), *layers))
+
+            largest = max(_threads().map(work, range(0, ids.size, TASK_POSITIONS)))
         if largest >= self.spec.canonical_size:
             raise EngramError(f"canonical id {largest} is outside the vocabulary of {self.spec.canonical_size}")
 
@@ -117,6 +114,8 @@ class Hasher:
 
     def _sequences(self, ids: Ids, history: NDArray[np.int64] | None, starts: Flags | None) -> tuple[object, ...]:
         """What the kernels take of a batch."""
+        assert history is None or history.shape == (len(ids), len(self._pads)), "history has N-1 ids for each sequence"
+        assert starts is None or starts.shape == ids.shape, "starts has a mark for each position"
         before = NO_HISTORY if history is None else history
         marks = NO_STARTS if starts is None else np.ascontiguousarray(starts)
         return np.ascontiguousarray(ids), before, marks, self._pads, self._boundary

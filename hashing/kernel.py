@@ -134,6 +134,19 @@ def _before(begin, row, ids, history, starts, pads, boundary):  # type: ignore[n
     return recent
 
 
+@njit(inline="always")
+def _survey(line, marks, boundary):  # type: ignore[no-untyped-def]
+    """The largest id of a line, and whether anything in it may block look-back."""
+    largest, blocks = np.int64(-1), False
+    for i in range(len(line)):
+        here = np.int64(line[i])
+        largest = max(largest, here)
+        blocks |= (here < 0) | (here == boundary)
+    for i in range(len(marks)):
+        blocks |= marks[i]
+    return largest, blocks
+
+
 @njit(cache=True, nogil=True)
 def hash_range(  # type: ignore[no-untyped-def]
     ids, history, starts, pads, boundary, first, last, lanes, rounds, constants, out
@@ -142,28 +155,36 @@ def hash_range(  # type: ignore[no-untyped-def]
 
     `constants` (layers, …) has a line of `layer_constants` for each layer and `out` (layers, B·T·columns) one for its rows.
     `history` (B, N-1) precedes each sequence, `starts` (B, T) marks segments; either may be empty. `recent` is what a position
-    reads at distance 1, 2, …; whatever blocks look-back turns it into pads.
+    reads at distance 1, 2, …; whatever blocks look-back turns it into pads. Lines in which nothing does, which are most, have a
+    loop of their own: a third less work, and as fast as memory takes the rows.
     """
     length, columns = ids.shape[1], len(pads) * len(lanes)
-    marked = starts.shape[0] > 0
+    flat, flat_starts = ids.reshape(-1), starts.reshape(-1)
     largest = np.int64(-1)
-    for layer in range(len(constants)):
-        place = first
-        while place < last:
-            row, begin = place // length, place % length
-            end = min(length, begin + last - place)
-            recent = _before(begin, row, ids, history, starts, pads, boundary)
-            # Nothing in this loop is conditional but moves, so that the constants stay in registers.
-            line = ids[row, begin:end]
-            for i in range(len(line)):
-                here = np.int64(line[i])
-                largest = max(largest, here)
-                if here < 0 or (marked and starts[row, begin + i]):
-                    recent = pads
-                slot = pads[0] if here < 0 else here
-                _store_rows(slot, recent, lanes, rounds, constants, layer, out, (place + i) * columns)
-                recent = _after(recent, here, boundary, pads)
-            place += end - begin
+    place = first
+    while place < last:
+        row, begin = place // length, place % length
+        end = min(length, begin + last - place)
+        line, marks = flat[place : place + end - begin], flat_starts[place : place + end - begin]
+        before = _before(begin, row, ids, history, starts, pads, boundary)
+        seen, blocks = _survey(line, marks, boundary)
+        largest = max(largest, seen)
+        for layer in range(len(constants)):
+            recent = before
+            if blocks:
+                for i in range(len(line)):
+                    here = np.int64(line[i])
+                    if here < 0 or (len(marks) > 0 and marks[i]):
+                        recent = pads
+                    slot = pads[0] if here < 0 else here
+                    _store_rows(slot, recent, lanes, rounds, constants, layer, out, (place + i) * columns)
+                    recent = _after(recent, here, boundary, pads)
+            else:
+                for i in range(len(line)):
+                    here = np.int64(line[i])
+                    _store_rows(here, recent, lanes, rounds, constants, layer, out, (place + i) * columns)
+                    recent = _pushed(recent, here)
+        place += end - begin
     return largest
 
 
