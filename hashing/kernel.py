@@ -156,7 +156,7 @@ def hash_range(  # type: ignore[no-untyped-def]
     `constants` (layers, …) has a line of `layer_constants` for each layer and `out` (layers, B·T·columns) one for its rows.
     `history` (B, N-1) precedes each sequence, `starts` (B, T) marks segments; either may be empty. `recent` is what a position
     reads at distance 1, 2, …; whatever blocks look-back turns it into pads. Lines in which nothing does, which are most, have a
-    loop of their own: a third less work, and as fast as memory takes the rows.
+    loop of their own: a quarter less work, and as fast as memory takes the rows.
     """
     length, columns = ids.shape[1], len(pads) * len(lanes)
     flat, flat_starts = ids.reshape(-1), starts.reshape(-1)
