@@ -150,14 +150,3 @@ def test_occupancy_is_exact_for_few_ngrams_in_large_tables(balls: int, rows: int
     mean, deviation = occupancy(balls, rows)
     assert mean == pytest.approx(float(rows * (1 - one)))
     assert deviation == pytest.approx(sqrt(variance), rel=1e-6, abs=1e-9)
-
-
-def test_heads_of_more_rows_than_any_memory_counts() -> None:
-    """Moduli near 2**59: only the rows in use are numbered, and the heaviest keeps its own number."""
-    spec = with_base(make_spec(), 2**59)
-    grams = Effective(np.array([[7, 8], [7, 8], [9, 10]]), np.array([5, 4, 3]))  # one n-gram twice, so that a row is shared
-    for head, (found, shared) in enumerate(head_collisions(spec, 3, 2, grams)):
-        assert (found.occupied.found, found.shared.found, found.shared_traffic.found) == (2, 2, 9)
-        assert shared.tolist() == [True, True, False]
-        rows = [reference.rows(spec, 3, ids)[1][head] - spec.offsets(3)[head] for ids in ([7, 8], [9, 10])]
-        assert [(heavy.row, heavy.ngram) for heavy in found.heaviest] == [(rows[0], (7, 8)), (rows[1], (9, 10))]

@@ -15,7 +15,6 @@ from hashing.ngrams.counts import NgramCounts
 from hashing.spec import HashSpec, assign_primes
 
 HEAVIEST = 5  # rows named per head
-COUNTED_ROWS = 1 << 26  # of a head: half a GiB of counters
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +143,8 @@ def head_collisions(
     ones = np.ones(len(mix), np.int64)
     for head, modulus in enumerate(spec.primes[spec.layer_index(layer)][order - 2]):
         rows = mix % modulus
-        # Counters for rows that nothing falls on would fill the memory: in a large table only the rows in use are numbered.
-        places = rows if modulus <= COUNTED_ROWS else np.unique(rows, return_inverse=True)[1]
-        load = np.bincount(places, minlength=1)
-        shared = load[places] > 1
+        load = np.bincount(rows, minlength=modulus)
+        shared = load[rows] > 1
         figures = HeadCollisions(
             layer=layer,
             order=order,
@@ -157,23 +154,20 @@ def head_collisions(
             occupied=Compared(int(np.count_nonzero(load)), *occupancy(len(mix), modulus)),
             shared=Compared(int(np.count_nonzero(shared)), *shared_weight(ones, modulus)),
             shared_traffic=Compared(int(grams.counts[shared].sum()), *shared_weight(grams.counts, modulus)),
-            heaviest=_heaviest(rows, places, load, grams),
+            heaviest=_heaviest(rows, load, grams),
         )
         yield figures, shared
 
 
-def _heaviest(
-    rows: NDArray[np.int64], places: NDArray[np.int64], load: NDArray[np.int64], grams: Effective
-) -> tuple[HeavyRow, ...]:
-    traffic = np.bincount(places, grams.counts, len(load))
+def _heaviest(rows: NDArray[np.int64], load: NDArray[np.int64], grams: Effective) -> tuple[HeavyRow, ...]:
+    traffic = np.bincount(rows, grams.counts, len(load))
     top = np.argpartition(traffic, -min(HEAVIEST, len(traffic)))[-HEAVIEST:]
     found = []
-    for place in top[np.argsort(-traffic[top], kind="stable")]:
-        if load[place]:
-            inside = np.flatnonzero(places == place)
+    for row in top[np.argsort(-traffic[top], kind="stable")]:
+        if load[row]:
+            inside = np.flatnonzero(rows == row)
             ngram = tuple(grams.ids[inside[np.argmax(grams.counts[inside])]].tolist())
-            percent = 100 * float(traffic[place] / grams.counts.sum())
-            found.append(HeavyRow(int(rows[inside[0]]), percent, int(load[place]), ngram))
+            found.append(HeavyRow(int(row), 100 * float(traffic[row] / grams.counts.sum()), int(load[row]), ngram))
     return tuple(found)
 
 
