@@ -83,10 +83,10 @@ def decode(generator: "Generator", tokens: int) -> list[int]:
 
 
 @contextmanager
-def busy_process() -> Iterator[None]:
+def busy_process() -> Iterator[subprocess.Popen[bytes]]:
     """A process that computes for the length of the block."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
         try:
-            yield
+            yield process
         finally:
             process.kill()
