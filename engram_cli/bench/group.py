@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from engram_cli.bench.decode import bench_decode
 from engram_cli.bench.gather import bench_gather
 from engram_cli.bench.hash import bench_hash
 from engram_cli.bench.table import bench_table
@@ -21,6 +22,7 @@ def bench() -> None:
     """Measure speed on this machine, against a plain form of the same thing."""
 
 
+app.command("decode")(bench_decode)
 app.command("gather")(bench_gather)
 app.command("hash")(bench_hash)
 app.command("table")(bench_table)
