@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, RunDir, SpecName, checked_text, chosen_rule
+from engram_cli.options import DEFAULT_RUN, Json, RunDir, SpecName, checked_text, spec_for_run
 
 
 def hash_text(
@@ -27,11 +27,11 @@ def hash_text(
 
     source = Run(run)
     tokenizer, vocab = source.tokenizer(), source.vocab()
-    rule = chosen_rule(spec, source, vocab)
+    chosen = spec_for_run(spec, source, vocab)
     encoding = tokenizer.encode(checked_text(text), add_special_tokens=False)
     canonical = vocab.canonical(np.array([encoding.ids], np.int64))
-    hasher = Hasher(rule)
-    rows = {layer: hasher.rows(layer, canonical)[0].tolist() for layer in rule.layers}
+    hasher = Hasher(chosen)
+    rows = {layer: hasher.rows(layer, canonical)[0].tolist() for layer in chosen.layers}
     if json:
         print_json({"tokens": encoding.tokens, "token_ids": encoding.ids, "canonical_ids": canonical[0].tolist(), "rows": rows})
         return
@@ -42,9 +42,9 @@ def hash_text(
         ((repr(vocab.texts[i]), repr(name), i, int(c)) for i, name, c in zip(encoding.ids, names, canonical[0], strict=True)),
         left=2,
     )
-    heads = [f"head {head}" for head in range(rule.heads)]
+    heads = [f"head {head}" for head in range(chosen.heads)]
     for layer, table in rows.items():
-        for position, order in enumerate(rule.orders):
-            part = slice(position * rule.heads, (position + 1) * rule.heads)
+        for position, order in enumerate(chosen.orders):
+            part = slice(position * chosen.heads, (position + 1) * chosen.heads)
             shown = ((repr(vocab.texts[i]), *row[part]) for i, row in zip(encoding.ids, table, strict=True))
             print_table(f"Layer {layer}, rows of the {order}-gram that ends at", ("token", *heads), shown)
