@@ -1,4 +1,4 @@
-"""Commands as a person types them: run in this process, or in one of their own where a signal, a port or a terminal is at stake."""
+"""Commands as a person types them: run in this process, or in one of their own where a signal or a port is at stake."""
 
 import json
 import os

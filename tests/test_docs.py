@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime.run import Run
+from tests.documents import run_python
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,11 +38,10 @@ def test_python_blocks_run(trained_run: Run) -> None:
     assert found
     for block in found:
         script = block.replace("runs/demo", str(trained_run.folder))
-        done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 0, done.stderr
+        printed = run_python(script, {"__name__": "__main__"}, ROOT)
         expected = re.findall(r"# → (.*)", block)
         for shown in expected:
-            assert re.search(shown, done.stdout), (shown, done.stdout)
+            assert re.search(shown, printed), (shown, printed)
 
 
 def test_every_command_named_has_help_with_two_examples() -> None:
