@@ -1,13 +1,12 @@
 """What the README says is what the repository has and does."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from runtime.run import Run
+from tests.commands import engram
 from tests.documents import run_python
 
 ROOT = Path(__file__).parent.parent
@@ -48,9 +47,7 @@ def test_every_command_named_has_help_with_two_examples() -> None:
     commands = {tuple(m.split()) for m in re.findall(r"`?engram ((?:inspect |table |bench )?[a-z-]+)", README)}
     assert {("build-vocab",), ("train",), ("serve",), ("inspect", "ngram")} <= commands
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "engram_cli.main", *command, "--help"], capture_output=True, text=True, cwd=ROOT
-        )
+        done = engram(*command, "--help")
         assert done.returncode == 0, (command, done.stderr)
         is_group = "COMMAND [ARGS]" in done.stdout
         assert is_group or done.stdout.count("Example: engram") >= 2, command
