@@ -15,7 +15,7 @@ FORBIDDEN = {
     "table": {"torch", "runtime", "engram_cli"},
     "runtime": {"engram_cli"},
 }
-COMMAND_GROUPS = {f"engram_cli.{group}" for group in ("bench", "inspect", "stats", "table")}
+COMMAND_GROUPS = [f"engram_cli.{group}" for group in ("bench", "inspect", "stats", "table")]
 
 # A room inside a room, and which of the others within the same room it may import. One that is named as its room stands for
 # the modules that lie beside the folders.
