@@ -5,6 +5,7 @@ Nothing in a step depends on how many rows the table has. Every row counts its o
 row touched for the first time late in training is that of a first step.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from runtime.vectors import LayerRows, Vectors
 
 BETAS = (0.9, 0.95)
 EPS = 1e-10
@@ -43,11 +46,15 @@ class RowTable:
         weight = torch.empty(rows, head_dim).normal_(0, std, generator=generator).to(device)
         return cls(weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros(rows, device=device))
 
+    def vectors(self, rows: NDArray[np.signedinteger]) -> Tensor:
+        """(B, T, columns·head_dim) The vectors of rows (B, T, columns)."""
+        return functional.embedding(torch.from_numpy(rows).to(self.weight.device), self.weight).flatten(2)
+
     def read(self, rows: NDArray[np.signedinteger]) -> Leaf:
         """The leaf of a batch's rows (B, T, columns)."""
         numbers = torch.from_numpy(rows).to(self.weight.device)
         unique, inverse = torch.unique(numbers, return_inverse=True)
-        return Leaf(unique, self.weight[unique].requires_grad_(), inverse)
+        return Leaf(unique, self.weight.index_select(0, unique).requires_grad_(), inverse)
 
     @torch.no_grad()
     def step(self, leaf: Leaf, learning_rate: float) -> None:
@@ -55,10 +62,21 @@ class RowTable:
         gradient = leaf.vectors.grad
         assert gradient is not None, "backward comes first"
         rows, (beta1, beta2) = leaf.rows, BETAS
-        updates = self.updates[rows] + 1
-        moment = self.moment[rows].lerp_(gradient, 1 - beta1)
-        square = self.square[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        updates = self.updates.index_select(0, rows) + 1
+        moment = self.moment.index_select(0, rows).lerp_(gradient, 1 - beta1)
+        square = self.square.index_select(0, rows).mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         corrected = (square / (1 - beta2**updates)[:, None]).sqrt_().add_(EPS)
         step = moment / (1 - beta1**updates)[:, None] / corrected
-        self.weight[rows] = leaf.vectors.detach().sub(step, alpha=learning_rate)
-        self.moment[rows], self.square[rows], self.updates[rows] = moment, square, updates
+        new = leaf.vectors.detach().sub(step, alpha=learning_rate)
+        for kept, value in ((self.weight, new), (self.moment, moment), (self.square, square), (self.updates, updates)):
+            kept.index_copy_(0, rows, value)
+
+
+@dataclass(frozen=True, slots=True)
+class RowTables:
+    """The placement of rows that are being trained: every layer's table, read as it is now and without gradients."""
+
+    tables: Mapping[int, RowTable]
+
+    def fetch(self, rows: LayerRows) -> Vectors:
+        return lambda layer: self.tables[layer].vectors(rows[layer])
