@@ -33,7 +33,6 @@ app = typer.Typer(
     help="Conditional memory for language models: address, store, train, serve and inspect Engram tables.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,
 )
 app.command("build-vocab")(build_vocab.build_vocab)
 app.command("hash")(hash.hash_text)
