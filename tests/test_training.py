@@ -95,6 +95,7 @@ def test_a_step_of_rows_is_that_of_torch_adam_on_the_whole_table() -> None:
     """When every row is read at every step, training unique rows is training the table."""
     torch.manual_seed(0)
     table = RowTable.create(6, 4, 0.02, 0, torch.device("cpu"))
+    anywhere = RowTable(*(t.clone() for t in (table.weight, table.moment, table.square, table.updates)))
     whole = torch.nn.Parameter(table.weight.clone())
     adam = torch.optim.Adam([whole], lr=0.01, betas=(0.9, 0.95), eps=1e-10)
     rows = np.array([[[0, 1, 2], [3, 4, 5], [5, 5, 0]]])
@@ -102,11 +103,15 @@ def test_a_step_of_rows_is_that_of_torch_adam_on_the_whole_table() -> None:
         weights = torch.randn(1, 3, 12)
         leaf = table.read(rows)
         (leaf.batch_vectors() * weights).sum().backward()
+        assert leaf.vectors.grad is not None
+        anywhere._step(leaf.rows, leaf.vectors.detach(), leaf.vectors.grad, 0.01)
         table.step(leaf, 0.01)
         adam.zero_grad()
         (whole[torch.from_numpy(rows)].flatten(2) * weights).sum().backward()
         adam.step()
         torch.testing.assert_close(table.weight, whole.detach())
+        for name in ("weight", "moment", "square", "updates"):
+            torch.testing.assert_close(getattr(anywhere, name), getattr(table, name))
 
 
 def test_rows_that_were_not_read_stay_as_they_were() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engram_cli.bench.decode import bench_decode
 from engram_cli.bench.gather import bench_gather
 from engram_cli.bench.table import bench_table
 from engram_cli.options import Json
@@ -23,6 +24,7 @@ def bench() -> None:
     """Measure speed on this machine, against a plain form of the same thing."""
 
 
+app.command("decode")(bench_decode)
 app.command("gather")(bench_gather)
 app.command("table")(bench_table)
 

@@ -36,7 +36,7 @@ def floats(typing_context: Any, number: Any) -> Any:
     return types.CPointer(types.float32)(types.int64), generate
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS)
+@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
 def _dot(a, b):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for i in range(a.shape[0]):
@@ -44,7 +44,7 @@ def _dot(a, b):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS)
+@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
 def normalise(x, gain, out, rows, size, eps):  # type: ignore[no-untyped-def]
     """Fills `out` (rows, size) with x (rows, size), each row normalised and scaled by `gain` (size,)."""
     given, gains, results = carray(floats(x), (rows, size)), carray(floats(gain), size), carray(floats(out), (rows, size))
@@ -54,7 +54,7 @@ def normalise(x, gain, out, rows, size, eps):  # type: ignore[no-untyped-def]
             results[row, i] = given[row, i] * scale * gains[i]
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS)
+@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
 def _score(hidden, key, query_gain, key_gain, eps):  # type: ignore[no-untyped-def]
     product = np.float32(0)
     for i in range(hidden.shape[0]):
@@ -64,14 +64,14 @@ def _score(hidden, key, query_gain, key_gain, eps):  # type: ignore[no-untyped-d
     return product / lengths * math.sqrt(hidden.shape[0])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _gate(score, signed_root, least):  # type: ignore[no-untyped-def]
     if signed_root:
         score = np.sign(score) * math.sqrt(max(abs(score), least))
     return np.float32(1 / (1 + math.exp(-score)))
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS)
+@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
 def _add_convolved(out, before, taps, gain, dilation, eps):  # type: ignore[no-untyped-def]
     """Adds SiLU of the convolution to `out` (D,); its normalised values push the oldest out of `before` (lookback, D)."""
     size, lookback = out.shape[0], before.shape[0]
@@ -89,7 +89,7 @@ def _add_convolved(out, before, taps, gain, dilation, eps):  # type: ignore[no-u
         out[i] += mixed / (1 + math.exp(-mixed))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def remember(  # type: ignore[no-untyped-def]
     shape, hidden, projected, gains, signed_root, gate_eps, least, before, taps, conv_gain, dilation, conv_eps, out
 ):
@@ -113,7 +113,7 @@ def remember(  # type: ignore[no-untyped-def]
             _add_convolved(results[b, m], history[b, :, m], all_taps[m], scale[m], dilation, conv_eps)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _rotate(x, cos, sin, out):  # type: ignore[no-untyped-def]
     half = x.shape[0] // 2
     for i in range(half):
@@ -122,7 +122,7 @@ def _rotate(x, cos, sin, out):  # type: ignore[no-untyped-def]
         out[half + i] = b * cos[half + i] + a * sin[half + i]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def rotate_and_keep(shape, qkv, cos, sin, position, keys, values):  # type: ignore[no-untyped-def]
     """Rotates the queries in `qkv` (B, 3, H, head_dim) in place, and writes the rotated keys and the values of position number
     `position` to the caches `keys` and `values` (B, H, capacity, head_dim).

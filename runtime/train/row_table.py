@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from runtime.train.row_kernel import adam_rows
 from runtime.vectors import LayerRows, Vectors
 
 BETAS = (0.9, 0.95)
@@ -29,7 +30,7 @@ class Leaf:
     inverse: Tensor  # (B, T, columns) index into the unique rows
 
     def batch_vectors(self) -> Tensor:
-        """(B, T, columns·head_dim)"""
+        """The vectors of the batch (B, T, columns·head_dim), through which gradients reach the unique rows."""
         return functional.embedding(self.inverse, self.vectors).flatten(2)
 
 
@@ -61,13 +62,21 @@ class RowTable:
         """One Adam step of the leaf's rows, by their gradient; no weight decay."""
         gradient = leaf.vectors.grad
         assert gradient is not None, "backward comes first"
-        rows, (beta1, beta2) = leaf.rows, BETAS
+        if self.weight.is_cpu:
+            tables = (table.numpy() for table in (self.weight, self.moment, self.square, self.updates))
+            given = (array.detach().numpy() for array in (leaf.rows, leaf.vectors, gradient))
+            adam_rows(*tables, *given, learning_rate, BETAS, EPS)
+        else:
+            self._step(leaf.rows, leaf.vectors.detach(), gradient, learning_rate)
+
+    def _step(self, rows: Tensor, vectors: Tensor, gradients: Tensor, learning_rate: float) -> None:
+        """The same as `adam_rows` on any device."""
+        beta1, beta2 = BETAS
         updates = self.updates.index_select(0, rows) + 1
-        moment = self.moment.index_select(0, rows).lerp_(gradient, 1 - beta1)
-        square = self.square.index_select(0, rows).mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        moment = self.moment.index_select(0, rows).lerp_(gradients, 1 - beta1)
+        square = self.square.index_select(0, rows).mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
         corrected = (square / (1 - beta2**updates)[:, None]).sqrt_().add_(EPS)
-        step = moment / (1 - beta1**updates)[:, None] / corrected
-        new = leaf.vectors.detach().sub(step, alpha=learning_rate)
+        new = vectors.sub(moment / (1 - beta1**updates)[:, None] / corrected, alpha=learning_rate)
         for kept, value in ((self.weight, new), (self.moment, moment), (self.square, square), (self.updates, updates)):
             kept.index_copy_(0, rows, value)
 
