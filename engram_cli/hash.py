@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir, SpecName, checked_text, chosen_rule
+from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir, SpecName, checked_text, spec_for_run
 
 
 def hash_text(
@@ -33,12 +33,12 @@ def hash_text(
 
     source = Run(run)
     tokenizer, vocab = source.tokenizer(), source.vocab()
-    rule = chosen_rule(spec, source, vocab)
+    chosen = spec_for_run(spec, source, vocab)
     if save_spec:
         refuse_overwrite(save_spec, force)
-        rule.save(save_spec)
+        chosen.save(save_spec)
     encoding = tokenizer.encode(checked_text(text), add_special_tokens=False)
-    found = Addressing(vocab, rule).addresses(np.array([encoding.ids], np.int64))
+    found = Addressing(vocab, chosen).addresses(np.array([encoding.ids], np.int64))
     canonical = found.canonical_ids[0].tolist()
     rows = {layer: array[0].tolist() for layer, array in found.rows.items()}
     if json:
@@ -51,9 +51,9 @@ def hash_text(
         ((repr(vocab.texts[i]), repr(name), i, c) for i, name, c in zip(encoding.ids, names, canonical, strict=True)),
         left=2,
     )
-    heads = [f"head {head}" for head in range(rule.heads)]
+    heads = [f"head {head}" for head in range(chosen.heads)]
     for layer, table in rows.items():
-        for position, order in enumerate(rule.orders):
-            part = slice(position * rule.heads, (position + 1) * rule.heads)
+        for position, order in enumerate(chosen.orders):
+            part = slice(position * chosen.heads, (position + 1) * chosen.heads)
             shown = ((repr(vocab.texts[i]), *row[part]) for i, row in zip(encoding.ids, table, strict=True))
             print_table(f"Layer {layer}, rows of the {order}-gram that ends at", ("token", *heads), shown)

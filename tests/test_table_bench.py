@@ -1,8 +1,5 @@
 """The benchmarks measure what they say, at small size; the figures themselves are for the documentation."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +7,11 @@ import pytest
 
 from engram_cli.bench.gather_speed import make_tables
 from table.checkpoints.importer import read_checkpoint
-
-
-def bench(*arguments: object) -> dict[str, object]:
-    command = [sys.executable, "-m", "engram_cli.main", "bench", *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
+from tests.commands import document
 
 
 def test_gather_s_benchmark(tmp_path: Path) -> None:
-    found = bench("gather", "--table-mib", 16, "--rows", 4096, "--cold-rows", 64, "--folder", tmp_path)
+    found = document("bench", "gather", "--table-mib", 16, "--rows", 4096, "--cold-rows", 64, "--folder", tmp_path)
     warm, cold = found["warm_rows_per_sec"], found["cold_rows_per_sec"]
     assert isinstance(warm, dict)
     assert isinstance(cold, dict)
@@ -39,7 +30,7 @@ def test_the_tables_it_compares_are_the_same(tmp_path: Path) -> None:
 
 
 def test_the_copying_benchmark(tmp_path: Path) -> None:
-    found = bench("table", "--checkpoint-mib", 64, "--folder", tmp_path)
+    found = document("bench", "table", "--checkpoint-mib", 64, "--folder", tmp_path)
     rates = found["bytes_per_sec"]
     assert isinstance(rates, dict)
     assert set(rates) == {"cp", "import", "export", "read", "verify"}
