@@ -43,7 +43,6 @@ Plane = Literal["codes", "scales", "table_scale"]  # of a record, or the number 
 FORMAT = 1
 SHARD_BYTES = 64 << 20
 MAX_HEAD_DIM = 1 << 16
-STORED_AS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}  # the others as uint8
 
 
 def row_step(row_bytes: int) -> int:
@@ -161,7 +160,7 @@ class Manifest:
     def nodes(self) -> Iterator[tuple[str, bytes]]:
         """Every `zarr.json` but the root's: the folder it is in, and its bytes."""
         yield from (("layers", group_json({})), ("checksums", group_json({})))
-        dtype = STORED_AS.get(self.encoding.name, "uint8")
+        dtype = self.encoding.zarr_dtype
         width = self.row_bytes // np.dtype(dtype).itemsize
         for layer, cut in self.layers.items():
             yield f"layers/{layer}", array_json((self.spec.rows(layer), width), (cut.shard_rows, width), dtype)
