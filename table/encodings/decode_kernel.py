@@ -1,7 +1,8 @@
 """Decoding records to float32, straight into a gather's output: one compiled kernel per encoding, exact for every code.
 
-Integer arithmetic on the code's bits is exact and becomes vector instructions; a table of 256 floats does not. Special values are
-chosen by conditional expressions, which become masks; an `if` statement that assigns can keep the loop from becoming vectors.
+Integer arithmetic on the code's bits is exact and becomes vector instructions; a table of 256 floats does not. Special values
+are chosen by conditional expressions, which become masks; an `if` statement that assigns can keep the loop from becoming
+vectors.
 
 A kernel takes the records by their address, as integers: reading a read-only array's type and shape anew costs more, for few
 rows, than gathering them. Whoever calls one keeps the records alive.
@@ -173,9 +174,9 @@ def _gather(decode, words, row_bytes, rows, scale, out):  # type: ignore[no-unty
     return -1
 
 
-# One kernel per encoding, each named in the module: numba keeps on disk what it can find again by name, and no closure. They take
-# the address of the first record, how many records there are and the bytes of one; row numbers (count,); the table's scale; and
-# float32 (count, head_dim) to fill. They give the position of the first row number out of range, or -1.
+# One kernel per encoding, each named in the module: numba keeps on disk what it can find again by name, and no closure.
+# They take the address of the first record, how many records there are and the bytes of one; row numbers (count,); the
+# table's scale; and float32 (count, head_dim) to fill. They give the position of the first row number out of range, or -1.
 
 
 @njit(cache=True, nogil=True)

@@ -101,7 +101,7 @@ _U8 = "uint8"
 ENCODINGS = {
     e.name: e
     for e in (
-        Encoding("float32", "<f4", 32, gather_float32, encode_float32, "float32", "F32", 0x7FFFFFFF, 0x7F800000),
+        Encoding("float32", "<u4", 32, gather_float32, encode_float32, "float32", "F32", 0x7FFFFFFF, 0x7F800000),
         Encoding("float16", "<u2", 16, gather_float16, encode_float16, "float16", "F16", 0x7FFF, 0x7C00),
         Encoding("bfloat16", "<u2", 16, gather_bfloat16, encode_bfloat16, "uint16", "BF16", 0x7FFF, 0x7F80),
         Encoding("e4m3-e8m0", "u1", 8, gather_e4m3_e8m0, encode_e4m3_e8m0, _U8, "F8_E4M3", 0x7F, 0x7F, 1, GROUP),

@@ -1,8 +1,8 @@
 """Table: one layer's records, and the vectors of row numbers straight from them.
 
-A kernel decodes rows, asking for the records ahead of the one in hand; the GIL is released, so that a background thread can work.
-Few rows are gathered by the caller alone: waking a thread takes longer. Many are cut into pieces that the caller and a few
-threads take one by one, so that a thread that is held up, or not woken in time, holds up nobody.
+A kernel decodes rows, asking for the records ahead of the one in hand; the GIL is released, so that a background thread can
+work. Few rows are gathered by the caller alone: waking a thread takes longer. Many are cut into pieces that the caller and a
+few threads take one by one, so that a thread that is held up, or not woken in time, holds up nobody.
 
 Rows that may still be on the drive are asked for first (`read_ahead`), each page once and all at once: a page fault at a time
 leaves the drive idle between requests. One thread that advises MADV_WILLNEED keeps it as busy as dozens that read
@@ -67,7 +67,9 @@ class Table:
     head_dim: int
     scale: float = 1.0
     rows: int = field(init=False, repr=False, compare=False)
-    _place: tuple[int, int, int] = field(init=False, repr=False, compare=False)  # address, rows, row_bytes: as a kernel takes them
+    _place: tuple[int, int, int] = field(
+        init=False, repr=False, compare=False
+    )  # address, rows, row_bytes: as a kernel takes them
 
     def __post_init__(self) -> None:
         assert self.records.flags.c_contiguous, "kernels find a record by its number times its size"
@@ -103,9 +105,7 @@ class Table:
         found += [helper.result() for helper in helpers if not helper.cancel()]
         return min((bad for bad in found if bad >= 0), default=-1)
 
-    def _gather_pieces(
-        self, pieces: Iterator[int], size: int, rows: NDArray[np.integer], vectors: NDArray[np.float32]
-    ) -> int:
+    def _gather_pieces(self, pieces: Iterator[int], size: int, rows: NDArray[np.integer], vectors: NDArray[np.float32]) -> int:
         """Gathers pieces of `size` rows while there are any; stops at a row that the table does not have."""
         for first in pieces:
             last = first + size
