@@ -38,7 +38,6 @@ SIZES = (
     1 << 20,
 )  # rows of a call: one, a token's of a large model, a short prompt's, a long one's, a batch's
 PEERS = ("numpy_take", "torch_index_select", "torch_embedding")
-ROUNDS = 41
 CALL_ROWS = 1 << 15  # of a turn, in several calls where they are short
 MOST_CALLS = 100  # of a turn
 MOST_ROWS = 1 << 23  # drawn for one size, then drawn again: 2 GiB of them, far more than caches hold
@@ -82,7 +81,7 @@ def make_tables(folder: Path, table_bytes: int) -> tuple[TableStore, TableStore]
     return store, convert(store, folder / "fp8.zarr", ENCODINGS["e4m3-e8m0"])
 
 
-def measure(store: TableStore, fp8: TableStore, rows: int, folder: Path, rounds: int = ROUNDS) -> BatchSpeed:
+def measure(store: TableStore, fp8: TableStore, rows: int, folder: Path, rounds: int) -> BatchSpeed:
     """Times calls of so many rows; `folder` is where engramdb-python's view of the store is put, if it is installed."""
     table, narrow = (touched(found.table(1)) for found in (store, fp8))
     array = store.layer(1).copy()
