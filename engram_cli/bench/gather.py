@@ -29,7 +29,7 @@ COLD_WAYS = {
 def bench_gather(
     table_mib: Annotated[int, typer.Option(min=16, help="Size of the float32 table, MiB.")] = 1024,
     rows: Annotated[list[int] | None, typer.Option(min=1, help="Rows of a call; repeat for more.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way, of which the median counts.")] = 41,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way, of which the median counts.")] = 21,
     cold_rows: Annotated[int, typer.Option(min=64, help="Rows gathered at a time, cold.")] = 2000,
     folder: Annotated[Path, typer.Option(help="Where the table is put; removed afterwards.")] = Path("build"),
     json: Json = False,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from statistics import median
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ SIZES = (
     1 << 20,
 )  # rows of a call: one, a token's of a large model, a short prompt's, a long one's, a batch's
 PEERS = ("numpy_take", "torch_index_select", "torch_embedding")
-CALL_ROWS = 1 << 15  # of a turn, in several calls where they are short
+TURN_ROWS = 1 << 17  # of a turn, in several calls where they are short
+REST_SEC = 0.02  # before each turn: for 5 ms torch's threads wait busily for more work, and would take a core from the next way
 MOST_CALLS = 100  # of a turn
 MOST_ROWS = 1 << 23  # drawn for one size, then drawn again: 2 GiB of them, far more than caches hold
 REFERENCE_ROWS = 1 << 16  # engramdb-python is given no more at a time: it takes a second for a million
@@ -90,12 +92,17 @@ def measure(store: TableStore, fp8: TableStore, rows: int, folder: Path, rounds:
     if importlib.util.find_spec("engramdb") and rows <= REFERENCE_ROWS:
         few, reference = number_lists(table.rows, rows), engramdb_store(store, folder / f"engramdb_{rows}")
         fresh["engramdb"] = lambda: reference.fetch(next(few))
-    calls = max(1, min(MOST_CALLS, CALL_ROWS // rows))
+    calls = max(1, min(MOST_CALLS, TURN_ROWS // rows))
     given_sec, fresh_sec = (
-        {way: median(seconds) for way, seconds in time_in_turn(ways, rounds, calls).items()}
+        {way: median(seconds) for way, seconds in time_in_turn(ways, rounds, calls, rest).items()}
         for ways in (given | {"copy": copying(array, rows)}, fresh)
     )
     return BatchSpeed(rows, given_sec, fresh_sec, given_sec.pop("copy"))
+
+
+def rest() -> None:
+    """Lets every thread come to rest."""
+    sleep(REST_SEC)
 
 
 def touched(table: Table) -> Table:
