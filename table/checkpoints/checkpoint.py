@@ -22,7 +22,6 @@ from table.checkpoints.safetensors_file import SafetensorsFile, Tensor, read_hea
 from table.encodings.encoding import Encoding
 from table.store.manifest import Cut, Plane, is_file_name
 
-ENCODING_OF = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "e4m3"}
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
 from hashing.spec import HashSpec
-from table.checkpoints.checkpoint import ENCODING_OF, Checkpoint, LayerSource
+from table.checkpoints.checkpoint import Checkpoint, LayerSource
 from table.checkpoints.parts import FilePart, Part
 from table.checkpoints.safetensors_file import SafetensorsFile, Tensor, read_header
-from table.encodings.encoding import ENCODINGS
+from table.encodings.encoding import ENCODING_OF, ENCODINGS
 from table.store.manifest import Cut
 
 KIND = "engram-demo"

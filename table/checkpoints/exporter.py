@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from hashing.base.atomic import atomic_path, refuse_foreign, refuse_overlap
 from hashing.base.errors import EngramError
-from table.checkpoints.checkpoint import ENCODING_OF
 from table.checkpoints.safetensors_file import SafetensorsFile, Tensor, parse_header
-from table.encodings.encoding import ENCODINGS
+from table.encodings.encoding import ENCODING_OF, ENCODINGS
 from table.store.checksum import crc32c, extend_crc32c
 from table.store.manifest import Cut, OriginFile
 from table.store.store import TableStore

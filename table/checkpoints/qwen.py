@@ -15,9 +15,9 @@ from hashing.rule import IDENTITY
 from hashing.spec import MAX_HEADS, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
 from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
-from table.checkpoints.checkpoint import ENCODING_OF, Checkpoint, Config, Folder, LayerSource
+from table.checkpoints.checkpoint import Checkpoint, Config, Folder, LayerSource
 from table.checkpoints.parts import FilePart
-from table.encodings.encoding import ENCODINGS
+from table.encodings.encoding import ENCODING_OF, ENCODINGS
 from table.store.manifest import Cut
 
 KIND = "qwen-ple"

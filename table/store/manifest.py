@@ -36,6 +36,7 @@ from hashing.base.errors import EngramError
 from hashing.spec import HashSpec
 from table.encodings.encoding import ENCODINGS, Encoding
 from table.store.checksum import BLOCK_BYTES, crc_text
+from table.store.shard_map import HUGE_PAGE_BYTES
 from table.store.zarr_metadata import array_json, canonical_json, group_json
 
 Plane = Literal["codes", "scales", "table_scale"]  # of a record, or the number kept beside the table
@@ -43,7 +44,6 @@ Plane = Literal["codes", "scales", "table_scale"]  # of a record, or the number 
 FORMAT = 1
 SHARD_BYTES = 64 << 20
 MAX_HEAD_DIM = 1 << 16
-STORED_AS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}  # the others as uint8
 
 
 def row_step(row_bytes: int) -> int:
@@ -52,9 +52,13 @@ def row_step(row_bytes: int) -> int:
 
 
 def shard_rows(row_bytes: int, rows: int, shard_bytes: int = SHARD_BYTES) -> int:
-    """Rows of a shard: about `shard_bytes`, and no more than the table needs."""
-    step = row_step(row_bytes)
-    return min(max(1, shard_bytes // row_bytes // step), -(-rows // step)) * step
+    """Rows of a shard: about `shard_bytes`, at most twice that, and no more than the table needs.
+
+    A whole number of huge pages where that is not too long, so that every shard can be mapped in huge pages.
+    """
+    step, huge_step = row_step(row_bytes), lcm(row_bytes, HUGE_PAGE_BYTES) // row_bytes
+    unit = huge_step if huge_step * row_bytes <= 2 * shard_bytes else step
+    return min(max(1, shard_bytes // row_bytes // unit) * unit, -(-rows // step) * step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ class Manifest:
     def nodes(self) -> Iterator[tuple[str, bytes]]:
         """Every `zarr.json` but the root's: the folder it is in, and its bytes."""
         yield from (("layers", group_json({})), ("checksums", group_json({})))
-        dtype = STORED_AS.get(self.encoding.name, "uint8")
+        dtype = self.encoding.zarr_dtype
         width = self.row_bytes // np.dtype(dtype).itemsize
         for layer, cut in self.layers.items():
             yield f"layers/{layer}", array_json((self.spec.rows(layer), width), (cut.shard_rows, width), dtype)
