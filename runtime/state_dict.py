@@ -11,8 +11,8 @@ from hashing.base.errors import EngramError
 from hashing.spec import HashSpec
 from table.checkpoints.checkpoint import Checkpoint
 from table.checkpoints.demo import demo_checkpoint, table_tensors
-from table.checkpoints.parts import ArrayPart
 from table.checkpoints.safetensors_file import Tensor
+from table.store.parts import ArrayPart
 
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -35,4 +35,4 @@ def read_torch_demo(path: Path, spec: HashSpec, mapping: NDArray[np.int32]) -> C
         for layer, weight in weights.items()
     }
     parts = {layer: ArrayPart(weight.view(torch.uint8).numpy()) for layer, weight in weights.items()}
-    return demo_checkpoint(path, spec, mapping, tables, dict(parts), {})
+    return demo_checkpoint(path, spec, mapping, tables, dict(parts), ())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engram_cli.bench.gather_speed import make_tables
-from table.checkpoints.importer import read_checkpoint
+from table.checkpoints.family import read_checkpoint
 
 
 def bench(*arguments: object) -> dict[str, object]:

@@ -10,7 +10,8 @@ import pytest
 from hashing.base.atomic import install, partial_path, refuse_overwrite
 from hashing.base.errors import EngramError, UsageError
 from table.checkpoints.exporter import export
-from table.checkpoints.importer import Import, read_checkpoint
+from table.checkpoints.family import read_checkpoint
+from table.checkpoints.importer import Import
 from table.convert import convert
 from table.encodings.encoding import ENCODINGS
 from table.store.checksum import crc_text

@@ -207,11 +207,13 @@ def import_(
 
     Example: engram table import demo.safetensors --spec engram-demo --vocab runs/default/vocab.parquet --dry-run
     """
-    from engram_cli.output import byte_text, print_json
+    from engram_cli.output import byte_text, note, print_json
     from hashing.base.atomic import refuse_overwrite
     from hashing.base.errors import EngramError, UsageError
     from runtime.run import Run
-    from table.checkpoints.importer import Import, choose_layers, read_checkpoint
+    from table.checkpoints.checkpoint import choose_layers
+    from table.checkpoints.family import read_checkpoint
+    from table.checkpoints.importer import Import
     from table.encodings.encoding import encoding as named_encoding
 
     place = out or Run(run).tables_path
@@ -222,6 +224,8 @@ def import_(
         raise UsageError("--spec and --vocab are for a state dict; a checkpoint's folder says itself how it is addressed")
     found = read_checkpoint(source, tokenizer) if source.is_dir() else _state_dict(source, spec, vocab, layer or [])
     checkpoint = choose_layers(found, layer or []).check()
+    for remark in checkpoint.notes:
+        note(remark)
     plan = Import(checkpoint, named_encoding(encoding) if encoding else checkpoint.encoding)
     if not dry_run:
         with resumable(place), _bar("import", plan.written_bytes) as advance:
@@ -249,8 +253,8 @@ def _state_dict(source: Path, spec: str, vocab_path: Path | None, layers: list[i
 
     from hashing.base.errors import UsageError
     from hashing.vocab import CanonicalVocab
+    from table.checkpoints.checkpoint import spec_of_layers
     from table.checkpoints.demo import read_demo
-    from table.checkpoints.importer import spec_of_layers
 
     if not spec:
         raise UsageError("a state dict does not say how its rows are addressed", hint="give --spec NAME, or a spec's JSON file")

@@ -2,10 +2,11 @@
 
 A text is refused when it is not UTF-8, when an object names one member twice, since two readers may then take two values, and
 when a name or a value holds a NUL or half a surrogate pair, which no path and no terminal takes. A file is refused unread when
-it is larger than it has any reason to be. What was read is a JsonObject: nothing in it is believed until it is asked for by type.
+it is larger than it has any reason to be. What was read is a JsonObject, whose values are checked when they are asked for.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -62,10 +63,13 @@ class JsonObject:
             raise self.refusal(name, value, "a finite number")
         return float(value)
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, form: str = "(?s:.*)") -> str:
+        """A text that is of the form (a regular expression)."""
         value = self.value(name)
         if not isinstance(value, str):
             raise self.refusal(name, value, "a text")
+        if not re.fullmatch(form, value):
+            raise self.refusal(name, value, f"a text of the form {form}")
         return value
 
     def child(self, name: str) -> "JsonObject":
