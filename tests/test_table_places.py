@@ -139,8 +139,8 @@ def forge(store: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Changes the manifest and makes its checksum right again."""
     content = json.loads((store / "zarr.json").read_text())
     manifest = content["attributes"]["engram"]
-    change(manifest)
     del manifest["crc32c"]
+    change(manifest)
     manifest["crc32c"] = crc_text(canonical_json(manifest))
     (store / "zarr.json").write_text(json.dumps(content, sort_keys=True, separators=(",", ":")))
 
