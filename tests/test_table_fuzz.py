@@ -1,6 +1,6 @@
 """Stores and checkpoints with random changes in what describes them: whatever is read, only our own error comes out.
 
-A change replaces a value of the JSON by another kind of value or by one from elsewhere in the same document, removes a key, or adds
+A change replaces a value of the JSON by another kind of value or by one from elsewhere in it, removes a key, or adds
 one; the manifest's checksum is made right again, and a header keeps its length, so that the change is reached. With
 ENGRAM_FUZZ_EXAMPLES=20000 in the environment the same tests look longer.
 """
