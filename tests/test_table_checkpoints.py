@@ -157,7 +157,9 @@ def test_the_tokenizer_beside_a_checkpoint_is_proven_and_kept(
 ) -> None:
     made = deepseek(tmp_path / "in")
     (made.folder / "tokenizer.json").write_text(deepseek_v4.to_str())
-    store = imported(read_checkpoint(made.folder), tmp_path / "t.zarr")
+    checkpoint = read_checkpoint(made.folder)
+    assert checkpoint.notes == ()
+    store = imported(checkpoint, tmp_path / "t.zarr")
     assert np.array_equal(store.mapping, vocab_v4.mapping)
     store.check_vocab(vocab_v4.fingerprint)
     without = imported(read_checkpoint(deepseek(tmp_path / "other").folder), tmp_path / "u.zarr")
