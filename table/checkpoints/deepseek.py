@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hashing.base.errors import EngramError
-from hashing.base.json_object import brief
+from hashing.base.json_object import INT64_MAX, brief
 from hashing.named_specs import NO_VOCAB
 from hashing.spec import MAX_HEADS, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
 from hashing.text.tokenizer import load_tokenizer
@@ -70,8 +70,9 @@ def _spec(config: Config, folder: Folder, vocab: CanonicalVocab | None) -> HashS
     blocks = config.integers(LAYERS_KEY)
     order = config.integer("engram_max_ngram_size", least=2, most=MAX_ORDER)
     heads = config.integer("engram_n_heads", least=1, most=MAX_HEADS)
-    # Canonical ids are classes of token ids, so there are no more of them than of those.
-    canonical_size = config.integer("engram_compressed_vocab_size", least=1, most=config.integer("vocab_size"))
+    # Canonical ids are classes of token ids, so there are no more of them than of those, where the configuration says how many.
+    tokens = config.integer("vocab_size", default=INT64_MAX)
+    canonical_size = config.integer("engram_compressed_vocab_size", least=1, most=tokens)
     if list(blocks) != sorted(set(blocks)):
         raise EngramError(f"{config.path}: {LAYERS_KEY} {brief(list(blocks))} are not in order")
     spec = HashSpec(

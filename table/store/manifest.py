@@ -17,7 +17,8 @@ size is a whole number of rows and of 64 KiB, the largest memory page in use. An
 The manifest: `format`, `complete`, `encoding`, `head_dim`, `spec` (HashSpec), `step` (of the training that wrote it, or null),
 `canonical` (`tokens`, `crc32c`, or null), `layers` (per block number: `shard_rows`; `scale`, the number that table-scaled codes
 are taken against; `shards`, for each that is present the CRC-32C of its checksums), `origin` (or null) and `crc32c`, of the
-rest of the manifest as JSON with sorted keys and no spaces. So every byte of a store is under a checksum, down from this one.
+rest of the manifest as JSON with sorted keys, no spaces and all beyond ASCII escaped (`docs/format.md` has an example).
+So every byte of a store is under a checksum, down from this one.
 
 A store is written under another name and renamed when it is whole; only then does it bear `"complete": true`.
 """
