@@ -18,6 +18,7 @@ from hashing.base.errors import EngramError
 from table.checkpoints.layout import Layout, check_layouts, read_layout
 from table.checkpoints.safetensors_file import Tensor
 from table.encodings.encoding import ENCODINGS
+from table.store.manifest import row_step
 from table.store.origin import Cut
 from table.store.store import TableStore
 from table.store.writer import PIECE_BYTES, THREADS, Progress, quiet, require_space
@@ -89,10 +90,16 @@ def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
 
 
 def _pieces(store: TableStore, rows: int) -> Iterator[tuple[int, int]]:
-    """First row and count, about TASK_BYTES each."""
-    step = max(1, TASK_BYTES // store.row_bytes)
+    """First row and count, about TASK_BYTES each and a whole number of checksummed blocks."""
+    step = _rows_of(store, TASK_BYTES)
     for first in range(0, rows, step):
         yield first, min(step, rows - first)
+
+
+def _rows_of(store: TableStore, size: int) -> int:
+    """Rows that are about `size` bytes and a whole number of checksummed blocks."""
+    step = row_step(store.row_bytes)
+    return max(1, size // store.row_bytes // step) * step
 
 
 def _write_rows(store: TableStore, planes: Sequence[tuple[Tensor, Cut]], first: int, count: int, descriptor: int) -> int:
@@ -100,7 +107,7 @@ def _write_rows(store: TableStore, planes: Sequence[tuple[Tensor, Cut]], first: 
     codes = store.encoding.code_bytes(store.head_dim)
     columns = {"codes": slice(0, codes), "scales": slice(codes, store.row_bytes)}
     widths = [(tensor.end - tensor.begin) // tensor.shape[0] for tensor, _ in planes]
-    buffer = np.empty((max(1, PIECE_BYTES // store.row_bytes), store.row_bytes), np.uint8)
+    buffer = np.empty((min(count, _rows_of(store, PIECE_BYTES)), store.row_bytes), np.uint8)
     pieces = [np.empty((len(buffer), width), np.uint8) for width in widths]
     cut = planes[0][1]
     for done in range(first, first + count, len(buffer)):

@@ -123,13 +123,15 @@ class TableStore:
         for shard, row, piece in self._in_shards(layer, first, out):
             begin = row * self.row_bytes // BLOCK_BYTES
             end = -(-(row + len(piece)) * self.row_bytes // BLOCK_BYTES)
-            blocks = scratch(1, (end - begin) * BLOCK_BYTES)
+            whole = piece.nbytes == (end - begin) * BLOCK_BYTES  # then the blocks are read to where they go
+            blocks = piece.reshape(1, -1) if whole else scratch(1, (end - begin) * BLOCK_BYTES)
             FilePart(self.shard(layer, shard), begin * BLOCK_BYTES, 1, blocks.size).read(0, blocks)
             found, kept = block_checksums(blocks[0]), self.checksums(layer, shard)[begin:end]
             for block in np.flatnonzero(found != kept):
                 raise self._damage(layer, shard, begin + int(block), int(found[block]), int(kept[block]))
-            skipped = row * self.row_bytes - begin * BLOCK_BYTES
-            piece.reshape(-1)[:] = blocks[0, skipped : skipped + piece.size]
+            if not whole:
+                skipped = row * self.row_bytes - begin * BLOCK_BYTES
+                piece.reshape(-1)[:] = blocks[0, skipped : skipped + piece.size]
 
     def _in_shards(self, layer: int, first: int, out: Records) -> Iterator[tuple[int, int, Records]]:
         """For each shard that is there: its number, a row in it and the part of `out` from that row on. The rest is zeroed."""
