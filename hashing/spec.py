@@ -17,6 +17,7 @@ import numpy as np
 from hashing.base.atomic import write_text
 from hashing.base.errors import EngramError
 from hashing.base.json_object import INT64_MAX, brief
+from hashing.base.regular_file import regular_size
 
 Seeding = Literal["numpy", "splitmix64"]
 
@@ -247,11 +248,10 @@ class HashSpec:
 
     @classmethod
     def load(cls, path: Path) -> "HashSpec":
-        """Reads a spec's JSON file. Raises EngramError when there is none, or it is not a valid spec."""
+        """Reads a spec's JSON file. Raises EngramError when there is no such file, or it is not a valid spec."""
+        regular_size(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as e:
-            raise EngramError(f"no such file: {path}") from e
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
             raise EngramError(f"{path} is not a hash spec: it is not JSON ({e})") from e
         if not isinstance(content, dict):
