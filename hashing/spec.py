@@ -23,7 +23,7 @@ Seeding = Literal["numpy", "splitmix64"]
 
 MAX_ORDER = 6
 MAX_HEADS = 1024  # per order
-MAX_MODULI = 1 << 14  # of all layers together: finding more primes than that takes minutes
+MAX_MODULI = 1 << 13  # of all layers together: finding more primes than that takes minutes
 MAX_LAYER = 99_999  # a block's number names folders
 LAYER_STRIDE = 10007  # how far apart the seeds of two layers are
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15

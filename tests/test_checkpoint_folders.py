@@ -155,6 +155,12 @@ def test_a_folder_that_would_be_misread_is_refused_at_once(deepseek_folder: Path
     assert verify(deepseek_folder).faults
 
 
+def test_a_vocabulary_beyond_all_is_refused_before_it_is_counted(qwen_folder: Path) -> None:
+    change_config(vocab_size=1 << 31)(qwen_folder)
+    with pytest.raises(EngramError, match="vocab_size is 2147483648, expected 1 to 16777216"):
+        read_checkpoint(qwen_folder)
+
+
 def test_more_parts_than_tensors_are_refused(qwen_folder: Path) -> None:
     rows = read_checkpoint(qwen_folder).spec.rows(1)
     change_config(split_ngram_parts=rows)(qwen_folder)
@@ -171,7 +177,7 @@ def test_the_headers_above_are_changed_where_they_say(deepseek_folder: Path) -> 
 
 def test_a_size_that_nothing_proves_is_noted(deepseek_folder: Path, tmp_path: Path) -> None:
     (note,) = read_checkpoint(deepseek_folder).notes
-    assert "it has 99,092 ids" in note
+    assert "no tokenizer.json to prove engram_compressed_vocab_size 99,092" in note
     assert verify(deepseek_folder).notes == [note]
     done = CliRunner().invoke(app, ["table", "import", str(deepseek_folder), "--out", str(tmp_path / "t.zarr"), "--json"])
     assert done.exit_code == 0

@@ -19,8 +19,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from hashing.base.errors import EngramError
+from table.checkpoints.demo import read_demo
 from table.checkpoints.exporter import export
 from table.checkpoints.family import read_checkpoint
 from table.checkpoints.importer import Import
@@ -29,15 +31,17 @@ from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore
 from table.verify import verify
 from tests.checkpoints import INDEX, deepseek, qwen
+from tests.test_table_checkpoints import demo_spec
 from tests.test_table_places import forge
 
 fuzz = settings(
-    max_examples=int(os.environ.get("ENGRAM_FUZZ_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("ENGRAM_FUZZ_EXAMPLES", "30")),
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
 
+HEADS = (5, 7, 11, 13)  # rows of a state dict's heads
 NUMBERS = [0, 1, -1, 2, 7, 128, 9210, 2**31, 2**53, 2**63 - 1, 2**63, 10**30, 0.5, -0.0, 1e308, float("inf"), float("nan")]
 TEXTS = [
     "",
@@ -120,6 +124,13 @@ def use_store(path: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
 
 
+def use_state_dict(path: Path, out: Path) -> None:
+    with contextlib.suppress(EngramError):
+        checkpoint = read_demo(path, demo_spec(HEADS), np.empty(0, np.int32)).check()
+        Import(checkpoint, checkpoint.encoding).run(out / "t.zarr")
+    shutil.rmtree(out, ignore_errors=True)
+
+
 def use_checkpoint(folder: Path, out: Path) -> None:
     with contextlib.suppress(EngramError):
         verify(folder, full=True)
@@ -183,16 +194,42 @@ def test_a_configuration_or_an_index_with_changes(checkpoint: Path, name: str, d
         use_checkpoint(checkpoint, checkpoint.parent / "out")
 
 
+def changed_header(whole: bytes, data: st.DataObject) -> bytes:
+    """A safetensors file with another header, and sometimes another length of it."""
+    length = int.from_bytes(whole[:8], "little")
+    text = whole[8 : 8 + length]
+    if data.draw(st.booleans()):
+        header = json.loads(text)
+        change_some(header, data)
+        changed = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    else:
+        changed = change_text(text, data)
+    said = data.draw(st.sampled_from([len(changed), len(changed), length, 0, 2**63, 2**64 - 1]))
+    return said.to_bytes(8, "little") + changed + whole[8 + length :]
+
+
 @fuzz
 @given(data=st.data())
 def test_a_header_with_changes(checkpoint: Path, data: st.DataObject) -> None:
     file = data.draw(st.sampled_from(sorted(checkpoint.glob("*.safetensors"))))
     with restored(file) as whole:
-        length = int.from_bytes(whole[:8], "little")
-        text, tensors = whole[8 : 8 + length], whole[8 + length :]
-        header = json.loads(text)
-        change_some(header, data)
-        for changed in (json.dumps(header, separators=(",", ":")).encode().ljust(length), change_text(text, data)):
-            said = data.draw(st.sampled_from([len(changed), length, 0, 2**63, 2**64 - 1]))
-            file.write_bytes(said.to_bytes(8, "little") + changed + tensors)
-            use_checkpoint(checkpoint, checkpoint.parent / "out")
+        file.write_bytes(changed_header(whole, data))
+        use_checkpoint(checkpoint, checkpoint.parent / "out")
+
+
+@pytest.fixture(scope="module")
+def state_dict(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fuzz") / "demo.safetensors"
+    offsets = torch.tensor([0, *HEADS[:-1]]).cumsum(0)
+    save_file({"multi_head_embedding.embedding.weight": torch.ones(sum(HEADS), 4), "head_offsets": offsets}, path)
+    checkpoint = read_demo(path, demo_spec(HEADS), np.empty(0, np.int32)).check()
+    Import(checkpoint, checkpoint.encoding).run(path.with_name("t.zarr"))
+    return path
+
+
+@fuzz
+@given(data=st.data())
+def test_a_state_dict_s_header_with_changes(state_dict: Path, data: st.DataObject) -> None:
+    with restored(state_dict) as whole:
+        state_dict.write_bytes(changed_header(whole, data))
+        use_state_dict(state_dict, state_dict.parent / "out")

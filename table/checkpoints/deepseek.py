@@ -26,8 +26,8 @@ LAYERS_KEY = "engram_layer_ids"
 TABLE = re.compile(r"layers\.\d+\.engram\.embed\.weight$")
 SEED = 0  # the configuration has no key for it
 UNPROVEN = (
-    "there is no tokenizer.json, so the canonical vocabulary was not compared: that it has {size:,} ids, "
-    "which decides the multipliers and so every address, is believed of engram_compressed_vocab_size"
+    "there is no tokenizer.json to prove engram_compressed_vocab_size {size:,}, so it is believed; "
+    "it decides the multipliers, and with them every address"
 )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
+from hashing.base.json_object import brief
 from hashing.spec import HashSpec
 from table.checkpoints.checkpoint import ENCODING_OF, Checkpoint, LayerSource, TableFile
 from table.checkpoints.safetensors_file import SafetensorsFile, Tensor, read_header
@@ -92,5 +93,5 @@ def _offset_faults(file: SafetensorsFile, spec: HashSpec) -> list[str]:
             layer = int(m[1]) if (m := re.search(LAYER, name)) else spec.layers[0]
             found = np.frombuffer(file.read(name), "<i8").tolist()
             if layer in spec.layers and found != list(spec.offsets(layer)):
-                faults.append(f"{name}: found {found}, expected {list(spec.offsets(layer))} from the hash spec")
+                faults.append(f"{name}: found {brief(found)}, expected {brief(list(spec.offsets(layer)))} from the hash spec")
     return faults

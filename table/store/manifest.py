@@ -42,7 +42,7 @@ from table.store.zarr_metadata import array_json, canonical_json, group_json
 FORMAT = 1
 SHARD_BYTES = 64 << 20
 MAX_HEAD_DIM = 1 << 16
-MAX_TOKENS = 1 << 31
+MAX_TOKENS = 1 << 24  # of a vocabulary: a hundred times the largest in use
 MAX_SHARDS = 1 << 20  # of a store: 64 TiB in shards of the usual size
 MAX_LAYER_BYTES = 1 << 46  # a table is mapped whole, into half of a process's address space
 MAX_MANIFEST_BYTES = 64 << 20  # that of a store with MAX_SHARDS shards
