@@ -29,7 +29,8 @@ def generate(
     from engram_cli.options import chosen_placement
     from engram_cli.output import note, print_json
     from runtime.run import Run
-    from runtime.serve.generator import Generator, Sampling
+    from runtime.serve.generator import Generator
+    from runtime.serve.sampler import Sampling
 
     where = chosen_placement(placement, offload)
     generator = Generator.load(Run(run), where)

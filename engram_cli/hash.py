@@ -22,24 +22,24 @@ def hash_text(
     import numpy as np
 
     from engram_cli.output import print_json, print_table
-    from hashing.hasher import Hasher
+    from runtime.lookup import Addressing
     from runtime.run import Run
 
     source = Run(run)
     tokenizer, vocab = source.tokenizer(), source.vocab()
     rule = chosen_rule(spec, source, vocab)
     encoding = tokenizer.encode(checked_text(text), add_special_tokens=False)
-    canonical = vocab.canonical(np.array([encoding.ids], np.int64))
-    hasher = Hasher(rule)
-    rows = {layer: hasher.rows(layer, canonical)[0].tolist() for layer in rule.layers}
+    found = Addressing(vocab, rule).addresses(np.array([encoding.ids], np.int64))
+    canonical = found.canonical_ids[0].tolist()
+    rows = {layer: array[0].tolist() for layer, array in found.rows.items()}
     if json:
-        print_json({"tokens": encoding.tokens, "token_ids": encoding.ids, "canonical_ids": canonical[0].tolist(), "rows": rows})
+        print_json({"tokens": encoding.tokens, "token_ids": encoding.ids, "canonical_ids": canonical, "rows": rows})
         return
-    names = [vocab.keys[i] for i in canonical[0]]
+    names = [vocab.keys[i] for i in canonical]
     print_table(
         "Tokens",
         ("token", "canonical key", "token id", "canonical id"),
-        ((repr(vocab.texts[i]), repr(name), i, int(c)) for i, name, c in zip(encoding.ids, names, canonical[0], strict=True)),
+        ((repr(vocab.texts[i]), repr(name), i, c) for i, name, c in zip(encoding.ids, names, canonical, strict=True)),
         left=2,
     )
     heads = [f"head {head}" for head in range(rule.heads)]

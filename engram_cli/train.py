@@ -12,7 +12,6 @@ from engram_cli.options import DEFAULT_RUN, CorpusPaths, Force, Json, RunDir, Te
 if TYPE_CHECKING:
     from hashing.text.corpus import Corpus
     from runtime.run import Run
-    from runtime.train.presets import Preset
     from runtime.train.trainer import Report, Trainer
     from runtime.validation import Validation
 
@@ -42,8 +41,7 @@ def train(
     from hashing.base.errors import UsageError
     from hashing.text.corpus import Corpus
     from runtime.run import Run
-    from runtime.train.presets import preset as named
-    from runtime.train.trainer import Trainer, with_overrides
+    from runtime.train.trainer import Trainer
 
     if resume:
         if corpus or steps is not None or seed is not None or force:
@@ -53,7 +51,7 @@ def train(
         trainer = Trainer.resume(Run(run))
     else:
         source = Corpus(tuple(corpus or ()), text_key, text_column)
-        trainer = _start(Run(run), source, preset, with_overrides(named(preset), steps, seed), force)
+        trainer = _start(Run(run), source, force, preset, steps, seed)
     note(_described(trainer))
     with interrupt_asked() as stop:
         _watch(trainer, stop)
@@ -64,18 +62,21 @@ def train(
     _conclude(trainer.state.step, trainer.validate(), trainer.validate(memory=False), run, json)
 
 
-def _start(target: "Run", corpus: "Corpus", name: str, preset: "Preset", force: bool) -> "Trainer":
+def _start(target: "Run", corpus: "Corpus", force: bool, name: str, steps: int | None, seed: int | None) -> "Trainer":
     from engram_cli.output import progress
     from hashing.base.errors import EngramError
+    from runtime.device import default_device, fast_precision
+    from runtime.train.presets import preset
     from runtime.train.trainer import Trainer
 
     target.require(target.vocab_path, "build-vocab")
     if target.config_path.exists() and not force:
         hint = "--resume goes on with it, --force starts again, --run names another place"
         raise EngramError(f"the run {target.folder} already has a training", hint)
+    config = preset(name, target.vocab(), fast_precision(default_device()), steps, seed)
     with progress("documents") as bar:
         reading = bar.add_task("encoding the corpus", total=None)
-        return Trainer.start(target, preset, name, corpus, lambda count: bar.advance(reading, count))
+        return Trainer.start(target, config, corpus, lambda count: bar.advance(reading, count))
 
 
 def _described(trainer: "Trainer") -> str:
@@ -88,7 +89,7 @@ def _described(trainer: "Trainer") -> str:
     return (
         f"{counts['train']:,} tokens to train on, {counts['validation']:,} to validate on\n"
         f"{parameters / 1e6:.1f} M parameters and {rows:,} rows ({byte_text(in_tables)})\n"
-        f"step {trainer.state.step} of {trainer.recipe.steps}, in {trainer.precision} on {trainer.device}"
+        f"step {trainer.state.step} of {trainer.recipe.steps}, in {trainer.config.precision} on {trainer.device}"
     )
 
 

@@ -1,9 +1,7 @@
 """The run: the folder that commands pass on, and what each file in it is called."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -12,6 +10,7 @@ from hashing.named_specs import DEFAULT_SPEC, named_spec
 from hashing.spec import HashSpec
 from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
+from runtime.config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +50,15 @@ class Run:
         self.require(self.vocab_path, "build-vocab")
         return CanonicalVocab.load(self.vocab_path)
 
-    def config(self) -> dict[str, Any]:
-        """What the training was set to. Raises EngramError when there was none."""
+    def config(self) -> RunConfig:
+        """What the training was set to. Raises EngramError when there was none, or its file is damaged."""
         self.require(self.config_path, "train")
-        try:
-            content = json.loads(self.config_path.read_text())
-        except json.JSONDecodeError as e:
-            raise EngramError(f"{self.config_path} is not JSON: {e.msg} at line {e.lineno}") from e
-        expected = {"model", "spec", "recipe", "precision", "head_dim", "preset"}
-        if not isinstance(content, dict) or set(content) != expected:
-            raise EngramError(
-                f"{self.config_path} is not what engram train writes; expected keys {', '.join(sorted(expected))}"
-            )
-        return content
+        return RunConfig.load(self.config_path)
 
     def spec(self) -> HashSpec:
         """The training's; before one, that of the default preset over the run's vocabulary."""
         if self.config_path.exists():
-            return HashSpec.from_json(self.config()["spec"])
+            return self.config().spec
         return named_spec(DEFAULT_SPEC).spec(self.vocab())
 
     def require(self, path: Path, command: str) -> None:

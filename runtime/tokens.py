@@ -1,14 +1,12 @@
-"""A corpus as token ids on disk, and the batches of each training step.
+"""A run's corpus as token ids on disk.
 
 `train/tokens/` holds `train.bin` and `validation.bin`, little-endian int32 token ids of all documents end to end, and
-`tokens.json`, written last, with their lengths and bytes of text. A batch follows from the seed and the step alone, so
-nothing has to be saved to resume: every epoch visits each window of `length` tokens once, in a fresh order.
+`tokens.json`, written last, with their lengths and bytes of text.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -87,28 +85,3 @@ def _encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[Document, l
 
     for ids in encode_documents(tokenizer, texts()):
         yield waiting.pop(0), ids
-
-
-@dataclass(frozen=True, slots=True)
-class Batches:
-    ids: NDArray[np.int32]
-    batch: int
-    length: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if len(self.ids) <= self.length:
-            raise EngramError(f"the training side has {len(self.ids):,} tokens, expected more than one window of {self.length}")
-
-    def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(B, T) inputs and (B, T) targets, each the token after its input."""
-        windows = (len(self.ids) - 1) // self.length
-        numbers = range(step * self.batch, (step + 1) * self.batch)
-        starts = [int(_order(windows, self.seed, n // windows)[n % windows]) * self.length for n in numbers]
-        block = np.stack([self.ids[start : start + self.length + 1] for start in starts]).astype(np.int64)
-        return block[:, :-1], block[:, 1:]
-
-
-@lru_cache(maxsize=2)
-def _order(windows: int, seed: int, epoch: int) -> NDArray[np.intp]:
-    return np.random.default_rng([seed, epoch]).permutation(windows)

@@ -1,27 +1,23 @@
 """What a model loses on text it was not trained on: the figure that everything about the memory is judged by."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashing.hasher import Hasher
-from hashing.vocab import CanonicalVocab
+from runtime.config import Precision
 from runtime.device import autocast, default_device
-from runtime.model.language_model import LanguageModel, Vectors
-from runtime.placement.placement import place
+from runtime.lookup import Lookup
+from runtime.model.language_model import LanguageModel
 from runtime.run import Run
 from runtime.tokens import Tokens
-from runtime.train.checkpoint import load_run
-from runtime.train.presets import Precision, Recipe
+from runtime.trained_run import TrainedRun
 from table.store.store import TableStore
 
 EVALUATED_AT_ONCE = 16  # sequences
-
-VectorsOf = Callable[[NDArray[np.int64]], Vectors]  # token ids (B, T) → each layer's vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +27,14 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(
-    model: LanguageModel, tokens: Tokens, length: int, precision: Precision, vectors_of: VectorsOf | None
-) -> Validation:
-    """The loss over the validation side in windows of `length` tokens; with no `vectors_of`, the memory is suppressed."""
-    device = next(model.parameters()).device
+def validate(model: LanguageModel, tokens: Tokens, length: int, precision: Precision, lookup: Lookup | None) -> Validation:
+    """The loss over the validation side in windows of `length` tokens; with no lookup, the memory is suppressed."""
     total, count = 0.0, 0
     for block in _blocks(tokens.ids("validation"), length):
         inputs, targets = block[:, :-1], block[:, 1:]
-        ids, following = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (inputs, targets))
-        with autocast(device, precision):
-            loss = model.loss(ids, following, vectors_of(inputs) if vectors_of else None)
+        ids, following = (torch.from_numpy(np.ascontiguousarray(part)).to(model.device) for part in (inputs, targets))
+        with autocast(model.device, precision):
+            loss = model.loss(ids, following, lookup.vectors(inputs) if lookup else None)
         total += loss.item() * targets.size
         count += targets.size
     nats = total / count
@@ -63,20 +56,9 @@ def validate_stores(run: Run, stores: list[TableStore]) -> list[Validation]:
     """
     if not (run.model_path.exists() and (run.train_folder / "tokens").exists()):
         return []
-    config, tokens = run.config(), Tokens.open(run.train_folder / "tokens")
-    model, own, vocab = load_run(run, default_device())
+    trained, tokens = TrainedRun.load(run, default_device()), Tokens.open(run.train_folder / "tokens")
+    own = trained.store
     if any((store.spec.fingerprint, store.step) != (own.spec.fingerprint, own.step) for store in stores):
         return []
-    length = Recipe.from_json(config["recipe"]).length
-    readers = (_reader(store, vocab, next(model.parameters()).device) for store in stores)
-    return [validate(model, tokens, length, config["precision"], reader) for reader in readers]
-
-
-def _reader(store: TableStore, vocab: CanonicalVocab, device: torch.device) -> VectorsOf:
-    hasher, placement = Hasher(store.spec), place(store, "disk", device)
-
-    def vectors_of(ids: NDArray[np.int64]) -> Vectors:
-        canonical = vocab.canonical(ids)
-        return placement.fetch({layer: hasher.rows(layer, canonical) for layer in store.spec.layers})
-
-    return vectors_of
+    length, precision = trained.config.recipe.length, trained.config.precision
+    return [validate(trained.model, tokens, length, precision, trained.lookup("disk", store)) for store in stores]

@@ -17,7 +17,7 @@ from hashing.text.tokenizer import load_tokenizer, train_tokenizer
 from hashing.vocab import CanonicalVocab
 from runtime.run import Run
 from runtime.train.presets import preset
-from runtime.train.trainer import Trainer, with_overrides
+from runtime.train.trainer import Trainer
 from tests.corpora import write_jsonl
 
 BUILD = Path(__file__).parents[1] / "build"
@@ -85,6 +85,6 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, corpus_path: Path) -> 
     run = Run(tmp_path_factory.mktemp("trained") / "run")
     corpus = Corpus((corpus_path,))
     build_vocab(run, corpus)
-    for _ in Trainer.start(run, with_overrides(preset("nano"), 30, None), "nano", corpus).steps():
+    for _ in Trainer.start(run, preset("nano", run.vocab(), "float32", steps=30), corpus).steps():
         pass
     return run

@@ -7,7 +7,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from runtime.model.memory import EngramMemory, MemoryConfig
+from runtime.model.cache import BlockCache
+from runtime.model.config import MemoryConfig
+from runtime.model.memory import EngramMemory
+from runtime.model.points import watching
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -21,14 +24,14 @@ def test_forward_and_every_gradient_equal_the_reference(streams: int) -> None:
     parameters = {name.removeprefix("param/"): t for name, t in data.items() if name.startswith("param/")}
     assert len(parameters) > 8
     module = EngramMemory(
-        MemoryConfig(hidden=int(facts["hidden"]), width=24, dilation=int(facts["dilation"]), streams=streams, bias=True)
+        MemoryConfig(layers=(0,), width=24, dilation=int(facts["dilation"]), bias=True), int(facts["hidden"]), streams
     )
     module.load_demo(parameters)
     table = parameters["multi_head_embedding.embedding.weight"].requires_grad_()
     hidden = data["input/hidden"].requires_grad_()
     vectors = table[data["input/head_rows"] + parameters["head_offsets"]].flatten(2)
 
-    output, _ = module(hidden, vectors)
+    output = module(hidden, vectors)
     output.backward(data["grad/output"])
 
     def close(found: torch.Tensor | None, name: str) -> None:
@@ -59,29 +62,38 @@ def test_forward_and_every_gradient_equal_the_reference(streams: int) -> None:
 @pytest.mark.parametrize("split", [1, 4, 9, 12])
 def test_a_sequence_in_two_pieces_gives_what_the_whole_gives(split: int) -> None:
     torch.manual_seed(0)
-    module = EngramMemory(MemoryConfig(hidden=8, width=6, dilation=3, streams=2, conv_zero_init=False))
+    module = EngramMemory(MemoryConfig((0,), width=6, dilation=3, conv_zero_init=False), hidden=8, streams=2)
     hidden, vectors = torch.randn(2, 13, 2, 8), torch.randn(2, 13, 6)
-    whole, _ = module(hidden, vectors)
-    first, before = module(hidden[:, :split], vectors[:, :split])
-    second, _ = module(hidden[:, split:], vectors[:, split:], before)
+    whole, cache = module(hidden, vectors), BlockCache()
+    first = module(hidden[:, :split], vectors[:, :split], cache)
+    second = module(hidden[:, split:], vectors[:, split:], cache)
     torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
+
+
+def seen(module: EngramMemory, hidden: torch.Tensor, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The values at the module's named points."""
+    values: dict[str, torch.Tensor] = {}
+    with watching(module, lambda name, value: values.update({name.removeprefix("memory."): value})):
+        module(hidden, vectors)
+    return values
 
 
 def test_paper_gate_is_the_plain_sigmoid() -> None:
     torch.manual_seed(0)
     hidden, vectors = torch.randn(1, 5, 1, 8), torch.randn(1, 5, 6)
-    signed = EngramMemory(MemoryConfig(hidden=8, width=6, dilation=3))
-    paper = EngramMemory(MemoryConfig(hidden=8, width=6, dilation=3, gate="sigmoid"))
+    signed = EngramMemory(MemoryConfig((0,), width=6, dilation=3), hidden=8)
+    paper = EngramMemory(MemoryConfig((0,), width=6, dilation=3, gate="sigmoid"), hidden=8)
     paper.load_state_dict(signed.state_dict())
-    score = torch.logit(paper.gates(hidden, vectors))
-    torch.testing.assert_close(torch.logit(signed.gates(hidden, vectors)), score.sign() * score.abs().sqrt())
+    score = torch.logit(seen(paper, hidden, vectors)["gate"])
+    torch.testing.assert_close(torch.logit(seen(signed, hidden, vectors)["gate"]), score.sign() * score.abs().sqrt())
 
 
 def test_without_convolution_or_with_one_of_zeros_the_output_is_the_gated_value() -> None:
     torch.manual_seed(0)
     hidden, vectors = torch.randn(1, 5, 1, 8), torch.randn(1, 5, 6)
-    module = EngramMemory(MemoryConfig(hidden=8, width=6, dilation=3))
-    torch.testing.assert_close(module(hidden, vectors)[0], module.gate(hidden, vectors))
-    plain = EngramMemory(MemoryConfig(hidden=8, width=6, dilation=3, conv=False))
+    module = EngramMemory(MemoryConfig((0,), width=6, dilation=3), hidden=8)
+    points = seen(module, hidden, vectors)
+    torch.testing.assert_close(points["out"], points["gate"] * points["value"])
+    plain = EngramMemory(MemoryConfig((0,), width=6, dilation=3, conv=False), hidden=8)
     plain.load_state_dict({name: t for name, t in module.state_dict().items() if "conv" not in name})
-    torch.testing.assert_close(plain(hidden, vectors)[0], module.gate(hidden, vectors))
+    torch.testing.assert_close(plain(hidden, vectors), points["out"])

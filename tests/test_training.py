@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,15 @@ import torch
 
 from hashing.base.errors import EngramError
 from hashing.text.corpus import Corpus
+from runtime.device import fast_precision
 from runtime.run import Run
-from runtime.tokens import Batches, Tokens
-from runtime.train.checkpoint import load_run
+from runtime.tensor_file import load_tensors, save_tensors
+from runtime.tokens import Tokens
+from runtime.train.batches import Batches
 from runtime.train.presets import preset
 from runtime.train.row_table import RowTable
-from runtime.train.trainer import Trainer, with_overrides
+from runtime.train.trainer import Trainer
+from runtime.trained_run import TrainedRun
 from table.store.store import TableStore
 from tests.conftest import build_vocab
 
@@ -35,7 +39,7 @@ def losses(run: Run) -> list[tuple[float, ...]]:
 def start(run: Run, corpus_path: Path) -> Trainer:
     corpus = Corpus((corpus_path,))
     build_vocab(run, corpus)
-    return Trainer.start(run, with_overrides(preset("nano"), STEPS, 3), "nano", corpus)
+    return Trainer.start(run, preset("nano", run.vocab(), "float32", STEPS, 3), corpus)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def test_sigkill_and_resume_give_the_same_losses(
     for _ in Trainer.resume(run).steps():
         pass
     assert losses(run) == uninterrupted
-    load_run(run, torch.device("cpu"))
+    TrainedRun.load(run, torch.device("cpu"))
 
 
 def test_stopping_saves_where_it_stopped(tmp_path: Path, corpus_path: Path, uninterrupted: list[tuple[float, ...]]) -> None:
@@ -91,6 +95,7 @@ def test_a_step_of_rows_is_that_of_torch_adam_on_the_whole_table() -> None:
     """When every row is read at every step, training unique rows is training the table."""
     torch.manual_seed(0)
     table = RowTable.create(6, 4, 0.02, 0, torch.device("cpu"))
+    anywhere = RowTable(*(t.clone() for t in (table.weight, table.moment, table.square, table.updates)))
     whole = torch.nn.Parameter(table.weight.clone())
     adam = torch.optim.Adam([whole], lr=0.01, betas=(0.9, 0.95), eps=1e-10)
     rows = np.array([[[0, 1, 2], [3, 4, 5], [5, 5, 0]]])
@@ -98,11 +103,15 @@ def test_a_step_of_rows_is_that_of_torch_adam_on_the_whole_table() -> None:
         weights = torch.randn(1, 3, 12)
         leaf = table.read(rows)
         (leaf.batch_vectors() * weights).sum().backward()
+        assert leaf.vectors.grad is not None
+        anywhere._step(leaf.rows, leaf.vectors.detach(), leaf.vectors.grad, 0.01)
         table.step(leaf, 0.01)
         adam.zero_grad()
         (whole[torch.from_numpy(rows)].flatten(2) * weights).sum().backward()
         adam.step()
         torch.testing.assert_close(table.weight, whole.detach())
+        for name in ("weight", "moment", "square", "updates"):
+            torch.testing.assert_close(getattr(anywhere, name), getattr(table, name))
 
 
 def test_rows_that_were_not_read_stay_as_they_were() -> None:
@@ -144,9 +153,9 @@ def test_a_model_and_tables_of_different_steps_are_refused(tmp_path: Path, corpu
         pass
     older.replace(run.model_path)
     with pytest.raises(EngramError, match=r"of step 2.*of step 3"):
-        load_run(run, torch.device("cpu"))
+        TrainedRun.load(run, torch.device("cpu"))
     Trainer.resume(run)
-    load_run(run, torch.device("cpu"))
+    TrainedRun.load(run, torch.device("cpu"))
 
 
 def test_tables_of_another_vocabulary_are_refused(tmp_path: Path, corpus_path: Path) -> None:
@@ -157,6 +166,65 @@ def test_tables_of_another_vocabulary_are_refused(tmp_path: Path, corpus_path: P
     build_vocab(run, Corpus((corpus_path,)), size=400)
     fingerprint = TableStore.open(run.tables_path).spec.vocab_fingerprint
     with pytest.raises(EngramError, match=fingerprint):
-        load_run(run, torch.device("cpu"))
+        TrainedRun.load(run, torch.device("cpu"))
     with pytest.raises(EngramError, match=fingerprint):
         Trainer.resume(run)
+
+
+@pytest.mark.parametrize("content", [None, "", "one short document"])
+def test_a_new_training_that_cannot_begin_leaves_the_old_one(tmp_path: Path, trained_run: Run, content: str | None) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained_run.folder, run.folder)
+    before = contents(run.folder)
+    if content is not None:
+        (tmp_path / "corpus.txt").write_text(content)
+    with pytest.raises(EngramError, match=r"no such file|empty|no document|more than one window"):
+        Trainer.start(run, preset("nano", run.vocab(), "float32"), Corpus((tmp_path / "corpus.txt",)))
+    assert contents(run.folder) == before
+    TrainedRun.load(run, torch.device("cpu"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_resuming_a_finished_training_leaves_nothing_behind(tmp_path: Path, trained_run: Run) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained_run.folder, run.folder)
+    Trainer.resume(run)
+    before = contents(run.folder)
+    Trainer.resume(run)
+    assert contents(run.folder) == before
+    assert not list(run.folder.rglob("*.partial"))
+
+
+def test_a_model_s_file_is_as_readable_as_any_and_its_bytes_follow_from_its_content(tmp_path: Path) -> None:
+    tensors, metadata = {"a": torch.ones(3), "b": torch.zeros(2, 2)}, {"step": "3", "spec": "x", "more": "y"}
+    files = [tmp_path / f"{i}.safetensors" for i in range(8)]
+    for file in files:
+        save_tensors(tensors, file, dict(sorted(metadata.items(), reverse=file == files[0])))
+    (tmp_path / "any").touch()
+    assert {file.stat().st_mode for file in files} == {(tmp_path / "any").stat().st_mode}
+    assert len({file.read_bytes() for file in files}) == 1
+    loaded, found = load_tensors(files[0])
+    assert found == metadata
+    assert loaded.keys() == tensors.keys()
+
+
+def test_bfloat16_products_learn_as_float32_ones_do(tmp_path: Path, corpus_path: Path) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        run = Run(tmp_path / precision)
+        build_vocab(run, Corpus((corpus_path,)))
+        trainer = Trainer.start(run, preset("nano", run.vocab(), precision, steps=20), Corpus((corpus_path,)))
+        losses.append([trainer.train_step() for _ in range(20)])
+    assert losses[0] != losses[1]
+    assert losses[0][-1] < losses[0][0] - 0.5
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)
+
+
+def test_products_are_in_bfloat16_where_the_processor_has_instructions_for_it() -> None:
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    if not {"avx512_bf16", "amx_bf16"} & set(flags):
+        pytest.skip("this processor has none")
+    assert fast_precision(torch.device("cpu")) == "bfloat16"

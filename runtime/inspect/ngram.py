@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
-from hashing.hasher import Hasher
+from runtime.lookup import Addressing
 from runtime.run import Run
 from runtime.tokens import Tokens
 from table.store.store import TableStore
@@ -58,27 +58,27 @@ def view_ngram(run: Run, text: str) -> NgramView:
     encoding = tokenizer.encode(text, add_special_tokens=False)
     if not encoding.ids:
         raise EngramError("the text is empty; an n-gram needs at least one token")
-    canonical = vocab.canonical(np.array([encoding.ids], np.int64))
     spec = store.spec
-    padded = [*[spec.pad_id] * (spec.max_order - 1), *canonical[0].tolist()]
+    found = Addressing(vocab, spec).addresses(np.array([encoding.ids], np.int64))
+    canonical = found.canonical_ids[0].tolist()
+    padded = [*[spec.pad_id] * (spec.max_order - 1), *canonical]
     stream = vocab.mapping[Tokens.open(run.train_folder / "tokens").ids("train")] if run.train_folder.exists() else None
     ngrams = {}
     for order in spec.orders:
         ids = padded[-order:]
         ngrams[order] = ([vocab.keys[i] for i in ids], None if stream is None else occurrences(stream, ids))
-    hasher = Hasher(spec)
     layers = {}
     for layer in spec.layers:
-        rows = hasher.rows(layer, canonical)[0, -1]
+        rows = found.rows[layer][0, -1]
         norms = np.linalg.norm(store.table(layer).gather(rows), axis=1)
         reads = list(zip(rows.tolist(), norms.tolist(), strict=True))
         layers[layer] = {n: reads[i * spec.heads : (i + 1) * spec.heads] for i, n in enumerate(spec.orders)}
     return NgramView(
         tokens=encoding.tokens,
         texts=[vocab.texts[i] for i in encoding.ids],
-        keys=[vocab.keys[i] for i in canonical[0]],
+        keys=[vocab.keys[i] for i in canonical],
         token_ids=encoding.ids,
-        canonical_ids=canonical[0].tolist(),
+        canonical_ids=canonical,
         ngrams=ngrams,
         layers=layers,
     )

@@ -8,106 +8,107 @@ For each of M residual streams, with e the concatenated vectors of a position an
     out_m = v_m + SiLU(conv(RMSNorm(v_m)))         depthwise, causal, dilated by the longest order
 
 The convolution is written as shifted products: four multiply-adds are faster than a depthwise conv1d on a CPU and take the
-values that precede the sequence as they are, so decoding in pieces computes what the whole sequence would.
+values that precede the sequence as they are, so decoding in pieces computes what the whole sequence would. A single position on
+a CPU, which is what decoding asks for, has a compiled kernel.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hashing.base.errors import EngramError
+from runtime.model.cache import BlockCache
+from runtime.model.config import MemoryConfig
+from runtime.model.points import Watched
+from runtime.model.step_kernel import is_step, remember
 
-Gate = Literal["signed_sqrt", "sigmoid"]
 GATE_EPS = torch.finfo(torch.float32).eps
 CONV_EPS = 1e-5
 MIN_SCORE = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryConfig:
-    hidden: int  # D, width of a residual stream
-    width: int  # E, columns · head_dim
-    dilation: int  # N, the longest order
-    streams: int = 1  # M
-    gate: Gate = "signed_sqrt"  # the released weights' form; "sigmoid" is the paper's
-    conv: bool = True
-    kernel: int = 4
-    conv_zero_init: bool = True
-    bias: bool = False
+class EngramMemory(Watched):
+    """Letters of shapes: B sequences, T positions, M streams of width D, vectors of width E."""
 
-    def __post_init__(self) -> None:
-        if min(self.hidden, self.width, self.dilation, self.streams, self.kernel) < 1:
-            raise EngramError(f"every size of a memory module is at least 1, found {self}")
-
-    @property
-    def lookback(self) -> int:
-        """Positions before the current one that the convolution reads."""
-        return (self.kernel - 1) * self.dilation
-
-
-class EngramMemory(nn.Module):
-    def __init__(self, config: MemoryConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.projection = nn.Linear(config.width, (config.streams + 1) * config.hidden, bias=config.bias)
-        self.key_norm = nn.Parameter(torch.ones(config.streams, config.hidden))
-        self.query_norm = nn.Parameter(torch.ones(config.streams, config.hidden))
+    def __init__(self, config: MemoryConfig, hidden: int, streams: int = 1, name: str = "memory") -> None:
+        super().__init__(name)
+        self.config, self.hidden, self.streams = config, hidden, streams
+        self.projection = nn.Linear(config.width, (streams + 1) * hidden, bias=config.bias)
+        self.key_norm = nn.Parameter(torch.ones(streams, hidden))
+        self.query_norm = nn.Parameter(torch.ones(streams, hidden))
         if config.conv:
             initial = torch.zeros if config.conv_zero_init else _conv_init
-            self.conv_norm = nn.Parameter(torch.ones(config.streams, config.hidden))
-            self.conv = nn.Parameter(initial(config.streams, config.hidden, config.kernel))
+            self.conv_norm = nn.Parameter(torch.ones(streams, hidden))
+            self.conv = nn.Parameter(initial(streams, hidden, config.kernel))
 
-    def forward(self, hidden: Tensor, vectors: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """What to add to the streams `hidden` (B, T, M, D), given `vectors` (B, T, E).
+    def forward(self, hidden: Tensor, vectors: Tensor, cache: BlockCache | None = None) -> Tensor:
+        """(B, T, M, D) What to add to the streams `hidden` (B, T, M, D), given `vectors` (B, T, E).
 
-        `before` (B, lookback, M, D) is the second result of the call for the piece before; None stands for zeros. It is None
-        throughout where there is no convolution.
+        With a cache, the positions follow those of the calls before.
         """
-        gated = self.gate(hidden, vectors)
-        if not self.config.conv:
-            return gated, None
-        normalised = functional.rms_norm(gated, gated.shape[-1:], eps=CONV_EPS) * self.conv_norm
-        if before is None:
-            before = normalised.new_zeros(len(gated), self.config.lookback, *gated.shape[2:])
-        padded = torch.cat([before, normalised], dim=1)  # (B, lookback + T, M, D)
-        length, dilation = gated.shape[1], self.config.dilation
-        taps = self.conv.unbind(-1)
-        mixed = sum((padded[:, i * dilation : i * dilation + length] * tap for i, tap in enumerate(taps)), torch.zeros(()))
-        return gated + functional.silu(mixed), padded[:, length:]
-
-    def gate(self, hidden: Tensor, vectors: Tensor) -> Tensor:
-        """(B, T, M, D) The value, scaled for each stream by how well its key fits the hidden state."""
-        keys, value = self._keys_and_value(vectors)
-        return self._openness(hidden, keys).unsqueeze(-1) * value.unsqueeze(2)
-
-    def gates(self, hidden: Tensor, vectors: Tensor) -> Tensor:
-        """(B, T, M) How far the gate opens, 0 to 1."""
-        return self._openness(hidden, self._keys_and_value(vectors)[0])
+        if cache is not None and self.watch is None and self.config.conv and is_step(hidden):
+            return self._step(hidden, vectors, cache)
+        keys, value = self._keys_and_value(self.point("e", vectors))
+        gate = self.point("gate", self._gate(self.point("score", self._score(hidden, keys))))
+        gated = gate * value
+        if self.config.conv:
+            gated = gated + self.point("conv", functional.silu(self._convolved(gated, cache)))
+        return self.point("out", gated)
 
     def _keys_and_value(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        keys, value = self.projection(vectors).split([self.config.streams * self.config.hidden, self.config.hidden], dim=-1)
-        return keys.unflatten(-1, (self.config.streams, self.config.hidden)), value
+        """Keys (B, T, M, D) and value (B, T, 1, D)."""
+        projected = self.projection(vectors).unflatten(-1, (self.streams + 1, self.hidden))
+        keys, value = projected.split([self.streams, 1], dim=2)
+        return self.point("key", keys), self.point("value", value)
 
-    def _openness(self, hidden: Tensor, keys: Tensor) -> Tensor:
-        size = (self.config.hidden,)
-        query = functional.rms_norm(hidden, size, eps=GATE_EPS) * self.query_norm
-        key = functional.rms_norm(keys.to(query.dtype), size, eps=GATE_EPS) * self.key_norm
-        score = (query * key).sum(-1) / sqrt(self.config.hidden)
+    def _score(self, hidden: Tensor, keys: Tensor) -> Tensor:
+        """(B, T, M, 1) float32"""
+        query = functional.rms_norm(hidden, (self.hidden,), eps=GATE_EPS) * self.query_norm
+        key = functional.rms_norm(keys.to(hidden.dtype), (self.hidden,), eps=GATE_EPS) * self.key_norm
+        return (query * key).sum(-1, keepdim=True) / sqrt(self.hidden)
+
+    def _gate(self, score: Tensor) -> Tensor:
         if self.config.gate == "signed_sqrt":
             score = score.sign() * score.abs().clamp_min(MIN_SCORE).sqrt()
         return torch.sigmoid(score)
+
+    def _convolved(self, gated: Tensor, cache: BlockCache | None) -> Tensor:
+        """(B, T, M, D)"""
+        length, dilation = gated.shape[1], self.config.dilation
+        normalised = functional.rms_norm(gated, (self.hidden,), eps=CONV_EPS) * self.conv_norm
+        before = cache.convolved if cache else None
+        if before is None:
+            before = normalised.new_zeros(len(gated), self.config.lookback, *gated.shape[2:])
+        padded = torch.cat([before, normalised], dim=1)  # (B, lookback + T, M, D)
+        if cache is not None:
+            cache.convolved = padded[:, length:].clone()  # a view would keep the whole piece in memory
+        first, *others = self.conv.unbind(-1)
+        mixed = padded[:, :length] * first
+        for number, tap in enumerate(others, 1):
+            mixed = torch.addcmul(mixed, padded[:, number * dilation : number * dilation + length], tap)
+        return mixed
+
+    def _step(self, hidden: Tensor, vectors: Tensor, cache: BlockCache) -> Tensor:
+        """(B, 1, M, D)"""
+        if cache.convolved is None:
+            cache.convolved = hidden.new_zeros(len(hidden), self.config.lookback, self.streams, self.hidden)
+        projected, out = self.projection(vectors), torch.empty_like(hidden)
+        shape = len(hidden), self.streams, self.hidden, self.config.lookback, self.config.kernel
+        gate = self.config.gate == "signed_sqrt", GATE_EPS, MIN_SCORE
+        conv = cache.convolved.data_ptr(), self.conv.data_ptr(), self.conv_norm.data_ptr(), self.config.dilation, CONV_EPS
+        gains = self.query_norm.data_ptr(), self.key_norm.data_ptr()
+        remember(shape, hidden.data_ptr(), projected.data_ptr(), gains, *gate, *conv, out.data_ptr())
+        return out
 
     def load_demo(self, parameters: Mapping[str, Tensor]) -> None:
         """Takes the parameters of the official demo's module, by its own names (the table is not among them).
 
         Raises EngramError for a missing name or a shape that does not fit.
         """
-        per_stream = range(self.config.streams)
+        per_stream = range(self.streams)
         linear = [*(f"key_projs.{m}" for m in per_stream), "value_proj"]
         own = {
             "projection.weight": [f"{name}.weight" for name in linear],

@@ -17,7 +17,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from runtime.serve.generator import Generator, Sampling
+from runtime.serve.generator import Generator
+from runtime.serve.sampler import Sampling
 
 MAX_CONTEXT = 4096  # tokens of prompt and completion together
 
@@ -82,7 +83,7 @@ class Completions:
 
     def _prompt_ids(self, prompt: str | list[int], max_tokens: int) -> list[int]:
         ids = self._generator.encode(prompt) if isinstance(prompt, str) else prompt or self._generator.encode("")
-        if (largest := max(ids)) >= (size := len(self._generator.vocab.tokens)):
+        if (largest := max(ids)) >= (size := len(self._generator.lookup.addressing.vocab.tokens)):
             raise RequestError(f"token id {largest} is outside the vocabulary of {size} tokens", "prompt", "invalid_value")
         if len(ids) + max_tokens > MAX_CONTEXT:
             found = f"{len(ids)} in the prompt and {max_tokens} in the completion"

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hashing.base.atomic import atomic_path, remove
-from hashing.base.errors import EngramError
 from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
-from runtime.model.language_model import LanguageModel, ModelConfig
+from runtime.model.language_model import LanguageModel
 from runtime.run import Run
+from runtime.tensor_file import load_tensors, save_tensors
 from runtime.train.row_table import RowTable
 from table.store.store import TableStore, write_store
 
@@ -44,21 +42,14 @@ def save_checkpoint(run: Run, state: State, spec: HashSpec, vocab: CanonicalVoca
     with atomic_path(folder) as partial:
         partial.mkdir(parents=True)
         metadata = {"step": str(state.step), "spec": spec.fingerprint}
-        _save_tensors(state.model.state_dict(), partial / "model.safetensors", metadata)
+        save_tensors(state.model.state_dict(), partial / "model.safetensors", metadata)
         weights = {layer: table.weight.cpu().numpy() for layer, table in state.tables.items()}
         write_store(partial / "tables.zarr", spec, vocab.mapping, weights, state.step)
-        _save_tensors(_optimizer_tensors(state), partial / "optimizer.safetensors", metadata)
+        save_tensors(_optimizer_tensors(state), partial / "optimizer.safetensors", metadata)
     publish(run, folder)
     for older in run.train_folder.glob("step-*"):
         if older != folder:
             remove(older)
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    try:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, path, metadata)
-    except SafetensorError as e:
-        raise EngramError(f"{path} could not be written: {e}", hint="free some space, or name another place with --run") from e
 
 
 def _optimizer_tensors(state: State) -> dict[str, Tensor]:
@@ -95,44 +86,11 @@ def load_checkpoint(folder: Path, state: State) -> None:
     state.step = int(metadata["step"])
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        return load_file(path), metadata
-    except SafetensorError as e:
-        raise EngramError(f"{path} is not a safetensors file, or is truncated: {e}") from e
-
-
 def publish(run: Run, folder: Path) -> None:
     """Makes a checkpoint's model and tables the run's own."""
-    with atomic_path(run.model_path) as partial:
-        os.link(folder / "model.safetensors", partial)
+    own, model = run.model_path, folder / "model.safetensors"
+    if not (own.exists() and own.samefile(model)):  # renaming one name of a file to another of its names does nothing
+        with atomic_path(own) as partial:
+            os.link(model, partial)
     with atomic_path(run.tables_path) as partial:
         shutil.copytree(folder / "tables.zarr", partial, copy_function=os.link)
-
-
-def load_run(run: Run, device: torch.device) -> tuple[LanguageModel, TableStore, CanonicalVocab]:
-    """The trained model, its tables and its vocabulary.
-
-    Raises EngramError when one is missing, or the three are not of one training.
-    """
-    vocab = run.vocab()
-    config = ModelConfig.from_json(run.config()["model"])
-    run.require(run.model_path, "train")
-    run.require(run.tables_path, "train --resume")
-    store = TableStore.open(run.tables_path)
-    store.check_vocab(vocab.fingerprint)
-    tensors, metadata = load_tensors(run.model_path)
-    if metadata.get("spec") != store.spec.fingerprint or metadata.get("step") != str(store.step):
-        raise EngramError(
-            f"{run.model_path} is of step {metadata.get('step')} and spec {metadata.get('spec')}, "
-            f"but {run.tables_path} of step {store.step} and spec {store.spec.fingerprint}",
-            hint="engram train --resume puts the newest checkpoint's two in place",
-        )
-    model = LanguageModel(config)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as e:
-        raise EngramError(f"{run.model_path} does not fit {run.config_path}: {str(e).splitlines()[-1].strip()}") from e
-    return model.to(device).eval(), store, vocab

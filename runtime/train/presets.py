@@ -1,69 +1,45 @@
-"""What `engram train` trains: a memory, a backbone and a recipe by one name."""
+"""Presets: the configurations that `engram train` knows by name, each a RunConfig for the vocabulary it is to be used with."""
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import replace
 
-from hashing.base.errors import EngramError, UsageError
+from hashing.base.errors import UsageError
 from hashing.named_specs import NAMED_SPECS, NamedSpec
-from runtime.model.memory import Gate
-
-Precision = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a run is trained; saved with it."""
-
-    steps: int
-    batch: int  # sequences
-    length: int  # tokens of each
-    learning_rate: float
-    row_rate_factor: float = 5.0  # rows learn this much faster (paper, section 4)
-    weight_decay: float = 0.1
-    warmup_share: float = 0.04  # of the steps
-    row_std: float = 0.02
-    evaluations: int = 5  # over the run, at even distances; a checkpoint goes with each
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.length, self.evaluations) < 1:
-            raise UsageError(f"steps, batch, length and evaluations are at least 1, found {self}")
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Recipe":
-        if unknown := sorted(set(content) - {f.name for f in fields(cls)}):
-            raise EngramError(f"the training recipe has unknown keys: {', '.join(unknown)}")
-        return cls(**content)
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    memory: NamedSpec
-    hidden: int
-    blocks: int
-    heads: int
-    ffn: int
-    recipe: Recipe
-    tied: bool = False
-    gate: Gate = "signed_sqrt"
-    conv: bool = True
-
+from hashing.vocab import CanonicalVocab
+from runtime.config import Precision, Recipe, RunConfig
+from runtime.model.config import MemoryConfig, ModelConfig
 
 TINY = NAMED_SPECS["tiny"]
-PRESETS = {
-    # Seconds, for trying things out.
-    "nano": Preset(
-        replace(TINY, layers=(1,), base_rows=2_000, head_dim=8), 64, 2, 2, 128, Recipe(60, 4, 64, 3e-3, evaluations=2)
-    ),
-    # Minutes on two cores. Shallow, because memory earns more per second there than depth does (docs/log.md).
-    "tiny": Preset(TINY, 128, 2, 2, 384, Recipe(2600, 16, 128, 4e-3)),
-}
 
 
-def preset(name: str) -> Preset:
+def preset(
+    name: str, vocab: CanonicalVocab, precision: Precision, steps: int | None = None, seed: int | None = None
+) -> RunConfig:
+    """A named configuration over a vocabulary, with another number of steps or another seed where they are given."""
     if name not in PRESETS:
         raise UsageError(f'no training preset is called "{name}"', hint=f"the names are {', '.join(PRESETS)}")
-    return PRESETS[name]
+    config = PRESETS[name](vocab, precision)
+    changes = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+    return replace(config, recipe=replace(config.recipe, **changes))
+
+
+def _nano(vocab: CanonicalVocab, precision: Precision) -> RunConfig:
+    """Trains in seconds, for trying things out."""
+    addressing = replace(TINY, layers=(1,), base_rows=2_000, head_dim=8)
+    recipe = Recipe(steps=60, batch=4, length=64, learning_rate=3e-3, evaluations=2)
+    return RunConfig("nano", addressing.spec(vocab), _model(vocab, addressing, 64, 2, 2, 128), recipe, precision)
+
+
+def _tiny(vocab: CanonicalVocab, precision: Precision) -> RunConfig:
+    """Trains in minutes on two cores. It is shallow: memory earns more per second there than depth does (docs/log.md)."""
+    recipe = Recipe(steps=2600, batch=16, length=128, learning_rate=4e-3)
+    return RunConfig("tiny", TINY.spec(vocab), _model(vocab, TINY, 128, 2, 2, 384), recipe, precision)
+
+
+def _model(vocab: CanonicalVocab, addressing: NamedSpec, hidden: int, blocks: int, heads: int, ffn: int) -> ModelConfig:
+    columns = (addressing.max_order - 1) * addressing.heads
+    memory = MemoryConfig(addressing.layers, columns * addressing.head_dim, addressing.max_order)
+    return ModelConfig(len(vocab.tokens), hidden, blocks, heads, ffn, memory)
+
+
+PRESETS: dict[str, Callable[[CanonicalVocab, Precision], RunConfig]] = {"nano": _nano, "tiny": _tiny}

@@ -5,6 +5,7 @@ Nothing in a step depends on how many rows the table has. Every row counts its o
 row touched for the first time late in training is that of a first step.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from runtime.train.row_kernel import adam_rows
+from runtime.vectors import LayerRows, Vectors
 
 BETAS = (0.9, 0.95)
 EPS = 1e-10
@@ -43,22 +47,45 @@ class RowTable:
         weight = torch.empty(rows, head_dim).normal_(0, std, generator=generator).to(device)
         return cls(weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros(rows, device=device))
 
+    def vectors(self, rows: NDArray[np.signedinteger]) -> Tensor:
+        """(B, T, columns·head_dim) The vectors of rows (B, T, columns)."""
+        return functional.embedding(torch.from_numpy(rows).to(self.weight.device), self.weight).flatten(2)
+
     def read(self, rows: NDArray[np.signedinteger]) -> Leaf:
         """The leaf of a batch's rows (B, T, columns)."""
         numbers = torch.from_numpy(rows).to(self.weight.device)
         unique, inverse = torch.unique(numbers, return_inverse=True)
-        return Leaf(unique, self.weight[unique].requires_grad_(), inverse)
+        return Leaf(unique, self.weight.index_select(0, unique).requires_grad_(), inverse)
 
     @torch.no_grad()
     def step(self, leaf: Leaf, learning_rate: float) -> None:
         """One Adam step of the leaf's rows, by their gradient; no weight decay."""
         gradient = leaf.vectors.grad
         assert gradient is not None, "backward comes first"
-        rows, (beta1, beta2) = leaf.rows, BETAS
-        updates = self.updates[rows] + 1
-        moment = self.moment[rows].lerp_(gradient, 1 - beta1)
-        square = self.square[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        if self.weight.is_cpu:
+            tables = (table.numpy() for table in (self.weight, self.moment, self.square, self.updates))
+            given = (array.detach().numpy() for array in (leaf.rows, leaf.vectors, gradient))
+            adam_rows(*tables, *given, learning_rate, BETAS, EPS)
+        else:
+            self._step(leaf.rows, leaf.vectors.detach(), gradient, learning_rate)
+
+    def _step(self, rows: Tensor, vectors: Tensor, gradients: Tensor, learning_rate: float) -> None:
+        """The same as `adam_rows` on any device."""
+        beta1, beta2 = BETAS
+        updates = self.updates.index_select(0, rows) + 1
+        moment = self.moment.index_select(0, rows).lerp_(gradients, 1 - beta1)
+        square = self.square.index_select(0, rows).mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
         corrected = (square / (1 - beta2**updates)[:, None]).sqrt_().add_(EPS)
-        step = moment / (1 - beta1**updates)[:, None] / corrected
-        self.weight[rows] = leaf.vectors.detach().sub(step, alpha=learning_rate)
-        self.moment[rows], self.square[rows], self.updates[rows] = moment, square, updates
+        new = vectors.sub(moment / (1 - beta1**updates)[:, None] / corrected, alpha=learning_rate)
+        for kept, value in ((self.weight, new), (self.moment, moment), (self.square, square), (self.updates, updates)):
+            kept.index_copy_(0, rows, value)
+
+
+@dataclass(frozen=True, slots=True)
+class RowTables:
+    """The placement of rows that are being trained: every layer's table, read as it is now and without gradients."""
+
+    tables: Mapping[int, RowTable]
+
+    def fetch(self, rows: LayerRows) -> Vectors:
+        return lambda layer: self.tables[layer].vectors(rows[layer])

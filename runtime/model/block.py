@@ -1,0 +1,31 @@
+"""A block: memory where it has one, then attention, then the feed-forward network, each added to the residual stream."""
+
+from torch import Tensor
+
+from runtime.model.attention import Attention, Rotary
+from runtime.model.cache import BlockCache
+from runtime.model.config import ModelConfig
+from runtime.model.feed_forward import FeedForward
+from runtime.model.memory import EngramMemory
+from runtime.model.norm import RMSNorm
+from runtime.model.points import Watched
+
+
+class Block(Watched):
+    def __init__(self, config: ModelConfig, number: int, rotary: Rotary) -> None:
+        super().__init__(f"blocks.{number}")
+        remembers = number in config.memory.layers
+        self.memory = EngramMemory(config.memory, config.hidden, name=f"{self.name}.memory") if remembers else None
+        self.attention_norm = RMSNorm(config.hidden)
+        self.attention = Attention(config, rotary)
+        self.ffn_norm = RMSNorm(config.hidden)
+        self.ffn = FeedForward(config)
+
+    def forward(self, x: Tensor, vectors: Tensor | None, cache: BlockCache | None) -> Tensor:
+        """(B, T, D) for x (B, T, D) and the memory's vectors (B, T, E); None suppresses the memory."""
+        x = self.point("in", x)
+        if self.memory is not None and vectors is not None:
+            x = x + self.memory(x.unsqueeze(2), vectors, cache).squeeze(2)
+        x = x + self.point("attention", self.attention(self.attention_norm(x), cache))
+        x = x + self.point("ffn", self.ffn(self.ffn_norm(x)))
+        return self.point("out", x)

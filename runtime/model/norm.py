@@ -1,0 +1,22 @@
+"""Root-mean-square normalisation with a gain."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from runtime.model.step_kernel import is_step, normalise
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) for x (B, T, D)."""
+        if is_step(x):
+            out = torch.empty_like(x)
+            normalise(x.data_ptr(), self.weight.data_ptr(), out.data_ptr(), len(x), x.shape[-1], self.eps)
+            return out
+        return functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)

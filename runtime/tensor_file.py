@@ -1,0 +1,37 @@
+"""Tensors by name in a safetensors file, with what they are of in its metadata: the same content gives the same bytes."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hashing.base.errors import EngramError
+
+METADATA_KEY = "engram"  # one key, since the library writes several in no fixed order
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    path.touch()
+    mode = path.stat().st_mode  # as the user's umask has it; the library makes files that nobody else can read
+    try:
+        save_file(
+            {name: t.contiguous() for name, t in tensors.items()}, path, {METADATA_KEY: json.dumps(metadata, sort_keys=True)}
+        )
+    except SafetensorError as e:
+        raise EngramError(f"{path} could not be written: {e}", hint="free some space, or name another place with --run") from e
+    os.chmod(path, mode)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata. Raises EngramError when the file is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+    except SafetensorError as e:
+        raise EngramError(f"{path} is not a safetensors file, or is truncated: {e}") from e
+    return tensors, json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else metadata

@@ -1,0 +1,54 @@
+"""TrainedRun: a run's model, tables and vocabulary, opened together and known to belong together."""
+
+from dataclasses import dataclass
+
+import torch
+
+from hashing.base.errors import EngramError
+from hashing.vocab import CanonicalVocab
+from runtime.config import RunConfig
+from runtime.lookup import Addressing, Lookup
+from runtime.model.language_model import LanguageModel
+from runtime.placement.placement import PlacementName, place
+from runtime.run import Run
+from runtime.tensor_file import load_tensors
+from table.store.store import TableStore
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    config: RunConfig
+    model: LanguageModel
+    store: TableStore
+    vocab: CanonicalVocab
+
+    @classmethod
+    def load(cls, run: Run, device: torch.device) -> "TrainedRun":
+        """Raises EngramError when a part is missing, or the parts are not of one training."""
+        vocab, config = run.vocab(), run.config()
+        run.require(run.model_path, "train")
+        run.require(run.tables_path, "train --resume")
+        store = TableStore.open(run.tables_path)
+        store.check_vocab(vocab.fingerprint)
+        return cls(config, _load_model(run, config, store).to(device).eval(), store, vocab)
+
+    def lookup(self, placement: PlacementName, store: TableStore | None = None) -> Lookup:
+        """The way to the vectors of the run's own tables, or of another store of the same spec in their place."""
+        store = store or self.store
+        return Lookup(Addressing(self.vocab, store.spec), place(store, placement, self.model.device))
+
+
+def _load_model(run: Run, config: RunConfig, store: TableStore) -> LanguageModel:
+    tensors, metadata = load_tensors(run.model_path)
+    if metadata.get("spec") != store.spec.fingerprint or metadata.get("step") != str(store.step):
+        raise EngramError(
+            f"{run.model_path} is of step {metadata.get('step')} and spec {metadata.get('spec')}, "
+            f"but {run.tables_path} of step {store.step} and spec {store.spec.fingerprint}",
+            hint="engram train --resume puts the newest checkpoint's two in place",
+        )
+    model = LanguageModel(config.model)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as e:
+        raise EngramError(f"{run.model_path} does not fit {run.config_path}: {str(e).splitlines()[-1].strip()}") from e
+    return model

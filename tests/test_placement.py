@@ -1,0 +1,53 @@
+"""Wherever rows live, the vectors are the same, and rows on disk are asked for before they are needed."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.placement.offloaded import FEW_ROWS
+from runtime.placement.placement import PlacementName, place
+from table.store.gather import Table
+from table.store.store import TableStore, write_store
+from tests.test_table_checkpoints import demo_spec
+
+CPU = torch.device("cpu")
+PRIMES = (20_011, 20_021, 20_023, 20_029)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TableStore:
+    values = np.random.default_rng(0).standard_normal((sum(PRIMES), 64), np.float32)
+    return write_store(tmp_path_factory.mktemp("store") / "t.zarr", demo_spec(PRIMES), np.empty(0, np.int32), {1: values})
+
+
+@pytest.mark.parametrize("name", ["device", "host", "disk"])
+@pytest.mark.parametrize("positions", [1, 5, FEW_ROWS])
+def test_vectors_are_the_rows_side_by_side(store: TableStore, name: PlacementName, positions: int) -> None:
+    rows = np.random.default_rng(positions).integers(0, sum(PRIMES), (2, positions, 4))
+    vectors = place(store, name, CPU).fetch({1: rows})(1)
+    assert np.array_equal(vectors.numpy(), store.layer(1)[rows].reshape(2, positions, 256))
+
+
+@pytest.fixture
+def cold(store: TableStore) -> Table:
+    """The table, with none of it in memory."""
+    for path in store.path.glob("layers/1/c/*/0"):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    return store.table(1)
+
+
+@pytest.mark.parametrize("positions", [3, FEW_ROWS])
+def test_rows_on_disk_are_asked_for_before_the_layer_needs_them(store: TableStore, cold: Table, positions: int) -> None:
+    """Nobody asks for the vectors here: that rows come into memory is the request alone."""
+    placement, before = place(store, "disk", CPU), cold.resident_bytes()
+    placement.fetch({1: np.random.default_rng(1).integers(0, sum(PRIMES), (1, positions, 4))})
+    deadline = time.monotonic() + 10
+    while cold.resident_bytes() <= before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert cold.resident_bytes() > before

@@ -1,0 +1,92 @@
+"""A run's configuration is read whole or refused by name, and what version 0.1 wrote still opens."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hashing.base.errors import EngramError
+from runtime.config import RunConfig
+from runtime.run import Run
+from runtime.train.presets import preset
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def content(trained_run: Run) -> dict[str, Any]:
+    return dict(json.loads(trained_run.config_path.read_text()))
+
+
+def load(tmp_path: Path, content: Any) -> RunConfig:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(content))
+    return RunConfig.load(path)
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path, trained_run: Run) -> None:
+    config = preset("nano", trained_run.vocab(), "bfloat16", steps=7, seed=3)
+    config.save(tmp_path / "config.json")
+    assert RunConfig.load(tmp_path / "config.json") == config
+    assert (config.recipe.steps, config.recipe.seed, config.head_dim) == (7, 3, 8)
+
+
+def test_a_configuration_of_version_0_1_opens() -> None:
+    config = RunConfig.load(GOLDEN / "run_config_format_1.json")
+    assert (config.preset, config.head_dim, config.precision) == ("tiny", 32, "float32")
+    assert config.model.memory.layers == config.spec.layers == (0, 1)
+    assert (config.model.hidden, config.model.ffn, config.model.memory.width) == (128, 384, 256)
+    assert config.recipe.steps == 60
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("recipe", "epochs"), 3, "recipe has unknown keys: epochs"),
+        (("surprise",), 3, "unknown keys: surprise"),
+        (("recipe", "steps"), "many", "recipe: steps is 'many', expected int"),
+        (("recipe", "steps"), True, "steps is True, expected int"),
+        (("precision",), "float8", "precision is 'float8', expected float32 or bfloat16"),
+        (("model", "memory", "layers"), [1, "a"], "layers is 'a', expected int"),
+        (("model", "memory", "dilation"), 2, "does not fit its hash spec: dilation 2, expected 3"),
+        (("model", "memory", "width"), 63, "columns left over"),
+        (("model",), 3, "model is 3, expected ModelConfig"),
+        (("spec", "pad_id"), -1, "pad id -1 is outside"),
+        (("format",), 9, "is of format 9; this version reads format 2"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(
+    tmp_path: Path, content: dict[str, Any], path: tuple[str, ...], value: Any, message: str
+) -> None:
+    inside = content
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = value
+    with pytest.raises(EngramError, match=message):
+        load(tmp_path, content)
+
+
+@pytest.mark.parametrize("path", [("spec",), ("model", "hidden"), ("recipe", "batch"), ("model", "memory", "width")])
+def test_a_missing_key_is_refused_by_name(tmp_path: Path, content: dict[str, Any], path: tuple[str, ...]) -> None:
+    inside = content
+    for key in path[:-1]:
+        inside = inside[key]
+    del inside[path[-1]]
+    with pytest.raises(EngramError, match=f"lacks {path[-1]}"):
+        load(tmp_path, content)
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]", "3", '{"model": {}}', "[" * 10_000])
+def test_what_is_no_configuration_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(EngramError, match=r"config\.json"):
+        RunConfig.load(tmp_path / "config.json")
+
+
+def test_a_model_that_does_not_fit_its_spec_cannot_be_made(trained_run: Run) -> None:
+    config = preset("nano", trained_run.vocab(), "float32")
+    memory = replace(config.model.memory, layers=(0,))
+    with pytest.raises(EngramError, match=r"memory layers \(0,\), expected \(1,\)"):
+        replace(config, model=replace(config.model, memory=memory))
