@@ -224,12 +224,13 @@ def import_(
         raise UsageError("--spec and --vocab are for a state dict; a checkpoint's folder says itself how it is addressed")
     found = read_checkpoint(source, tokenizer) if source.is_dir() else _state_dict(source, spec, vocab, layer or [])
     checkpoint = choose_layers(found, layer or []).check()
-    for remark in checkpoint.notes:
-        note(remark)
     plan = Import(checkpoint, named_encoding(encoding) if encoding else checkpoint.encoding)
     if not dry_run:
         with resumable(place), _bar("import", plan.written_bytes) as advance:
             store = plan.run(place, advance)
+    for remark in checkpoint.notes:
+        note(remark)
+    if not dry_run:
         _print_info(store, json)
         return
     content: dict[str, Any] = {
