@@ -16,12 +16,15 @@ import numpy as np
 
 from hashing.base.atomic import write_text
 from hashing.base.errors import EngramError
+from hashing.base.json_object import INT64_MAX, brief
+from hashing.base.regular_file import regular_size
 
 Seeding = Literal["numpy", "splitmix64"]
 
-INT64_MAX = 2**63 - 1
 MAX_ORDER = 6
 MAX_HEADS = 1024  # per order
+MAX_MODULI = 1 << 13  # of all layers together: finding more primes than that takes minutes
+MAX_LAYER = 99_999  # a block's number names folders
 LAYER_STRIDE = 10007  # how far apart the seeds of two layers are
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
@@ -49,7 +52,11 @@ def _passes(n: int, base: int, odd: int, twos: int) -> bool:
 
 
 def assign_primes(layers: int, orders: int, heads: int, base: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """For each layer, order and head the smallest prime ≥ `base` that no earlier one took."""
+    """For each layer, order and head the smallest prime ≥ `base` that no earlier one took.
+
+    Raises EngramError for more than MAX_MODULI.
+    """
+    _check_count(layers, orders, heads)
     cursor = base - 1
 
     def following() -> int:
@@ -60,6 +67,13 @@ def assign_primes(layers: int, orders: int, heads: int, base: int) -> tuple[tupl
         return cursor
 
     return tuple(tuple(tuple(following() for _ in range(heads)) for _ in range(orders)) for _ in range(layers))
+
+
+def _check_count(layers: int, orders: int, heads: int) -> None:
+    if (count := layers * orders * heads) > MAX_MODULI:
+        raise EngramError(
+            f"{layers:,} layers of {orders} orders of {heads} heads need {count:,} primes, expected {MAX_MODULI:,} at most"
+        )
 
 
 def multiplier_bound(canonical_size: int) -> int:
@@ -121,7 +135,9 @@ class HashSpec:
 
     def _check_shape(self) -> None:
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
-            raise EngramError(f"layers are {list(self.layers)}, expected block numbers in ascending order")
+            raise EngramError(f"layers are {brief(list(self.layers))}, expected block numbers in ascending order")
+        if self.layers[-1] > MAX_LAYER:
+            raise EngramError(f"layer {brief(self.layers[-1])} is beyond {MAX_LAYER}, the largest block number")
         if len(self.primes) != len(self.layers) or len(self.multipliers) != len(self.layers):
             raise EngramError(
                 f"{len(self.layers)} layers, but primes for {len(self.primes)} and multipliers for {len(self.multipliers)}"
@@ -129,6 +145,7 @@ class HashSpec:
         shapes = {(len(layer), *map(len, layer)) for layer in self.primes}
         if len(shapes) != 1 or len(set(next(iter(shapes))[1:])) != 1 or not self.primes[0][0]:
             raise EngramError("primes do not form a block of layers × orders × heads: one is missing or too many")
+        _check_count(len(self.layers), len(self.primes[0]), len(self.primes[0][0]))
         if not 2 <= self.max_order <= MAX_ORDER:
             raise EngramError(f"the longest n-gram has {self.max_order} tokens, expected 2 to {MAX_ORDER}")
         for name, value in (("canonical_size", self.canonical_size), ("rows_multiple", self.rows_multiple)):
@@ -231,11 +248,10 @@ class HashSpec:
 
     @classmethod
     def load(cls, path: Path) -> "HashSpec":
-        """Reads a spec's JSON file. Raises EngramError when there is none, or it is not a valid spec."""
+        """Reads a spec's JSON file. Raises EngramError when there is no such file, or it is not a valid spec."""
+        regular_size(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as e:
-            raise EngramError(f"no such file: {path}") from e
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
             raise EngramError(f"{path} is not a hash spec: it is not JSON ({e})") from e
         if not isinstance(content, dict):
@@ -254,9 +270,9 @@ def _parsed(key: str, value: Any) -> Any:
     if value is None and key in {"boundary_id", "seed", "seeding"}:
         return None
     if key == "vocab_fingerprint" and not isinstance(value, str):
-        raise EngramError(f"the hash spec's {key} is {value!r}, expected a text")
+        raise EngramError(f"the hash spec's {key} is {brief(value)}, expected a text")
     if key == "seeding" and value not in get_args(Seeding):
-        raise EngramError(f"the hash spec's {key} is {value!r}, expected {' or '.join(get_args(Seeding))}")
+        raise EngramError(f"the hash spec's {key} is {brief(value)}, expected {' or '.join(get_args(Seeding))}")
     if key in {"vocab_fingerprint", "seeding"}:
         return value
     return _integers(key, value, DEPTHS.get(key, 0))
@@ -267,5 +283,5 @@ def _integers(key: str, value: Any, depth: int) -> Any:
         return tuple(_integers(key, item, depth - 1) for item in value)
     if depth or not isinstance(value, int) or isinstance(value, bool):
         kind = "a list" if depth else "an integer"
-        raise EngramError(f"the hash spec's {key} holds {value!r}, expected {kind}")
+        raise EngramError(f"the hash spec's {key} holds {brief(value)}, expected {kind}")
     return value

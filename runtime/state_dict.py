@@ -8,21 +8,21 @@ import torch
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
+from hashing.base.regular_file import regular_size
 from hashing.spec import HashSpec
 from table.checkpoints.checkpoint import Checkpoint
 from table.checkpoints.demo import demo_checkpoint, table_tensors
-from table.checkpoints.parts import ArrayPart
 from table.checkpoints.safetensors_file import Tensor
+from table.store.parts import ArrayPart
 
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 def read_torch_demo(path: Path, spec: HashSpec, mapping: NDArray[np.int32]) -> Checkpoint:
     """Raises EngramError when the file is no state dict or holds no table of the spec's."""
+    regular_size(path)
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except FileNotFoundError as e:
-        raise EngramError(f"no such file: {path}") from e
     except (RuntimeError, pickle.UnpicklingError, EOFError) as e:
         reason = str(e).splitlines()[0]
         raise EngramError(f"{path} is not a torch file of tensors alone: {reason}") from e
@@ -35,4 +35,4 @@ def read_torch_demo(path: Path, spec: HashSpec, mapping: NDArray[np.int32]) -> C
         for layer, weight in weights.items()
     }
     parts = {layer: ArrayPart(weight.view(torch.uint8).numpy()) for layer, weight in weights.items()}
-    return demo_checkpoint(path, spec, mapping, tables, dict(parts), {})
+    return demo_checkpoint(path, spec, mapping, tables, dict(parts), ())

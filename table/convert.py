@@ -1,6 +1,6 @@
 """A store's rows in another encoding, and how far they are from what they were."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from math import log10, sqrt
@@ -9,30 +9,35 @@ from threading import Lock
 
 import numpy as np
 
-from hashing.base.atomic import refuse_overlap
-from table.checkpoints.exporter import kept_path
+from hashing.base.atomic import refuse_overlap, remove
+from hashing.base.errors import EngramError
 from table.encodings.encode_kernel import Values
 from table.encodings.encoding import Encoding
 from table.recoding import EncodedRows, Recoding
 from table.store.checksum import crc_text
 from table.store.manifest import cut_layers
+from table.store.origin import chunk_pieces
 from table.store.store import TableStore
-from table.store.writer import PIECE_BYTES, THREADS, Progress, StoreWriter, quiet, require_space
+from table.store.writer import THREADS, Progress, StoreWriter, quiet, require_space
 from table.store.zarr_metadata import canonical_json
 
 WORST_ROWS = 5
 
 
 def store_rows(store: TableStore, layer: int) -> EncodedRows:
+    """A layer's rows; reading them raises EngramError where they are damaged."""
     scale = store.manifest.layers[layer].scale
-    read = lambda first, out: store.read_records(layer, first, out)  # noqa: E731 - bound to this layer
+    read = lambda first, out: store.read_checked(layer, first, out)  # noqa: E731 - bound to this layer
     return EncodedRows(store.encoding, store.head_dim, store.spec.rows(layer), scale, read)
 
 
 def convert(
     store: TableStore, out: Path, encoding: Encoding, progress: Progress = quiet, shard_bytes: int | None = None
 ) -> TableStore:
-    """Writes the store in another encoding; interrupted, it goes on where it stopped. Progress counts written bytes."""
+    """Writes the store in another encoding; interrupted, it goes on where it stopped. Progress counts written bytes.
+
+    Raises EngramError for a source that is damaged or not whole, and then leaves nothing behind.
+    """
     refuse_overlap(out, store.path)
     require_space(out, store.total_rows * encoding.row_bytes(store.head_dim))
     recodings = {layer: Recoding.of(store_rows(store, layer), encoding) for layer in store.spec.layers}
@@ -41,23 +46,25 @@ def convert(
     manifest = replace(store.manifest, encoding=encoding, layers=layers)
     stamp = crc_text(canonical_json(store.manifest.to_json()))
     with StoreWriter(out, manifest, store.mapping, stamp) as writer:
-        for position in range(len(manifest.origin.files) if manifest.origin else 0):
-            writer.write_origin(position, _pieces(kept_path(store, position)))
-        for layer in store.spec.layers:
-            writer.write_layer(layer, recodings[layer].fill, progress)
-        writer.finish()
+        try:
+            _write(store, recodings, writer, progress)
+        except EngramError:
+            remove(writer.partial)  # while the writer still holds it; another run would meet the same damage
+            raise
     return TableStore.open(out)
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            yield piece
+def _write(store: TableStore, recodings: Mapping[int, Recoding], writer: StoreWriter, progress: Progress) -> None:
+    for position in range(len(store.manifest.origin.files) if store.manifest.origin else 0):
+        writer.write_origin(position, chunk_pieces(store.kept_path(position)))
+    for layer, recoding in recodings.items():
+        writer.write_layer(layer, recoding.fill, progress)
+    writer.finish()
 
 
 @dataclass(slots=True)
 class LayerError:
-    """How far a layer's rows are from those they were made from. Rows with a number that is none are only counted."""
+    """How far a layer's rows are from those they were made from. Rows that hold NaN or infinity are only counted."""
 
     layer: int
     signal: float = 0.0  # sums over all numbers: v², d², v·d, (v - d)²

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from hashing.base.errors import EngramError
-from table.checkpoints.exporter import kept_path
-from table.checkpoints.importer import layer_rows, read_checkpoint
-from table.checkpoints.parts import scratch
+from table.checkpoints.family import read_checkpoint
 from table.faults import RowFaults
 from table.recoding import EncodedRows
 from table.store.checksum import BLOCK_BYTES, flipped_byte
-from table.store.manifest import Manifest, checksum_path, read_manifest, row_step, shard_path
+from table.store.manifest import Manifest, canonical_path, checksum_path, origin_path, read_manifest, row_step, shard_path
+from table.store.parts import scratch
 from table.store.store import TableStore
 from table.store.writer import PIECE_BYTES, THREADS, Progress, quiet
 from table.store.zarr_metadata import group_json
@@ -63,7 +62,7 @@ def _verify_store(path: Path, full: bool, progress: Progress) -> Verification:
             _scan_shards(store, layer, sound, result, progress)
     for position in range(len(manifest.origin.files) if full and manifest.origin else 0):
         try:
-            kept_path(store, position)
+            store.kept_path(position)
         except EngramError as e:
             result.faults.append(str(e))
     return result
@@ -84,8 +83,8 @@ def _metadata_faults(path: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{file} is missing"
         elif file.read_bytes() != content:
             yield f"{file} was altered: it is not what the manifest makes it"
-    data = {path / "canonical" / "c" / "0"} if manifest.canonical else set()
-    data |= {path / "origin" / str(k) / "c" / "0" for k in range(len(manifest.origin.files))} if manifest.origin else set()
+    data = {canonical_path(path)} if manifest.canonical else set()
+    data |= {origin_path(path, k) for k in range(len(manifest.origin.files))} if manifest.origin else set()
     for layer, cut in manifest.layers.items():
         data |= {place(path, layer, shard) for shard in cut.shards for place in (shard_path, checksum_path)}
     for file in sorted({file for file in path.rglob("*") if not file.is_dir()} - data - set(expected)):
@@ -155,12 +154,10 @@ def _damage(block: int, kept: int, found: int, row_bytes: int, first: int, rows:
 
 def _verify_checkpoint(path: Path, full: bool, tokenizer: Path | None, progress: Progress) -> Verification:
     checkpoint = read_checkpoint(path, tokenizer)
-    result = Verification(list(checkpoint.faults))
-    if not len(checkpoint.mapping):
-        result.notes.append("there is no tokenizer.json, so the canonical vocabulary was not compared")
+    result = Verification(list(checkpoint.faults), list(checkpoint.notes))
     for layer in checkpoint.layers if full else ():
         rows = RowFaults(checkpoint.encoding, checkpoint.head_dim)
-        source = layer_rows(checkpoint, layer)
+        source = checkpoint.rows(layer)
         with ThreadPoolExecutor(THREADS, thread_name_prefix="verify") as threads:
             for found, count in threads.map(partial(_scan_piece, source), source.pieces()):
                 rows.add(found)

@@ -19,7 +19,7 @@ from engram_cli.bench.table import bench_table
 from engram_cli.bench.timing import time_in_turn
 from hashing.base.cores import CORES
 from hashing.base.errors import UsageError
-from table.checkpoints.importer import read_checkpoint
+from table.checkpoints.family import read_checkpoint
 from table.store.store import TableStore
 
 TABLE_BYTES = 8 << 20

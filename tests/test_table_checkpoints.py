@@ -17,10 +17,11 @@ from hashing.base.errors import EngramError
 from hashing.spec import HashSpec, seeded_multipliers
 from hashing.vocab import CanonicalVocab
 from runtime.state_dict import read_torch_demo
-from table.checkpoints.checkpoint import Checkpoint
+from table.checkpoints.checkpoint import Checkpoint, choose_layers
 from table.checkpoints.demo import read_demo
 from table.checkpoints.exporter import export
-from table.checkpoints.importer import Import, choose_layers, read_checkpoint
+from table.checkpoints.family import read_checkpoint
+from table.checkpoints.importer import Import
 from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore
 from table.verify import verify
@@ -156,7 +157,9 @@ def test_the_tokenizer_beside_a_checkpoint_is_proven_and_kept(
 ) -> None:
     made = deepseek(tmp_path / "in")
     (made.folder / "tokenizer.json").write_text(deepseek_v4.to_str())
-    store = imported(read_checkpoint(made.folder), tmp_path / "t.zarr")
+    checkpoint = read_checkpoint(made.folder)
+    assert checkpoint.notes == ()
+    store = imported(checkpoint, tmp_path / "t.zarr")
     assert np.array_equal(store.mapping, vocab_v4.mapping)
     store.check_vocab(vocab_v4.fingerprint)
     without = imported(read_checkpoint(deepseek(tmp_path / "other").folder), tmp_path / "u.zarr")
@@ -168,7 +171,8 @@ def test_the_tokenizer_beside_a_checkpoint_is_proven_and_kept(
 PEAK = """
 import re, sys
 from pathlib import Path
-from table.checkpoints.importer import Import, read_checkpoint
+from table.checkpoints.family import read_checkpoint
+from table.checkpoints.importer import Import
 checkpoint = read_checkpoint(Path(sys.argv[1]))
 Import(checkpoint, checkpoint.encoding).run(Path(sys.argv[2]))
 print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -20,7 +20,8 @@ from hashing.base.atomic import partial_path, remove
 from hashing.base.errors import EngramError
 from hashing.named_specs import named_spec
 from table.checkpoints.exporter import export
-from table.checkpoints.importer import Import, read_checkpoint
+from table.checkpoints.family import read_checkpoint
+from table.checkpoints.importer import Import
 from table.convert import convert
 from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore, create_store

@@ -12,7 +12,8 @@ import torch
 from hashing.base.errors import EngramError
 from hashing.named_specs import named_spec
 from hashing.vocab import CanonicalVocab
-from table.checkpoints.importer import Import, read_checkpoint
+from table.checkpoints.family import read_checkpoint
+from table.checkpoints.importer import Import
 from table.checkpoints.safetensors_file import read_header
 from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore, create_store

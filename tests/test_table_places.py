@@ -10,7 +10,8 @@ import pytest
 from hashing.base.atomic import install, partial_path, refuse_overwrite
 from hashing.base.errors import EngramError, UsageError
 from table.checkpoints.exporter import export
-from table.checkpoints.importer import Import, read_checkpoint
+from table.checkpoints.family import read_checkpoint
+from table.checkpoints.importer import Import
 from table.convert import convert
 from table.encodings.encoding import ENCODINGS
 from table.store.checksum import crc_text
@@ -138,8 +139,8 @@ def forge(store: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Changes the manifest and makes its checksum right again."""
     content = json.loads((store / "zarr.json").read_text())
     manifest = content["attributes"]["engram"]
-    change(manifest)
     del manifest["crc32c"]
+    change(manifest)
     manifest["crc32c"] = crc_text(canonical_json(manifest))
     (store / "zarr.json").write_text(json.dumps(content, sort_keys=True, separators=(",", ":")))
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from table.checkpoints.importer import Import, read_checkpoint
+from table.checkpoints.family import read_checkpoint
+from table.checkpoints.importer import Import
 from table.checkpoints.safetensors_file import read_header
 from table.encodings.encoding import ENCODINGS, Encoding
 from table.store.checksum import BLOCK_BYTES, crc32c, flipped_byte

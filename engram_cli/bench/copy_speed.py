@@ -18,10 +18,11 @@ import numpy as np
 from engram_cli.bench.timing import time_in_turn
 from hashing.base.cores import CORES
 from hashing.spec import assign_primes
-from table.checkpoints.checkpoint import INDEX
 from table.checkpoints.deepseek import scale_name, weight_name
 from table.checkpoints.exporter import export
-from table.checkpoints.importer import Import, read_checkpoint
+from table.checkpoints.family import read_checkpoint
+from table.checkpoints.folder import INDEX
+from table.checkpoints.importer import Import
 from table.store.store import TableStore
 from table.verify import verify
 

@@ -32,10 +32,13 @@ def import_(
 
     Example: engram table import demo.safetensors --spec engram-demo --vocab runs/default/vocab.parquet --dry-run
     """
+    from engram_cli.output import note
     from hashing.base.atomic import refuse_overwrite
     from hashing.base.errors import EngramError, UsageError
     from runtime.run import Run
-    from table.checkpoints.importer import Import, choose_layers, read_checkpoint
+    from table.checkpoints.checkpoint import choose_layers
+    from table.checkpoints.family import read_checkpoint
+    from table.checkpoints.importer import Import
     from table.encodings.encoding import encoding as named_encoding
 
     place = out or Run(run).tables_path
@@ -51,6 +54,8 @@ def import_(
         _print_plan(plan, place, json)
     else:
         _write(plan, place, json)
+    for remark in checkpoint.notes:
+        note(remark)
 
 
 def _state_dict(source: Path, spec: str, vocab_path: Path | None, layers: list[int]) -> "Checkpoint":
@@ -60,8 +65,8 @@ def _state_dict(source: Path, spec: str, vocab_path: Path | None, layers: list[i
     from engram_cli.table_shape import spec_over
     from hashing.base.errors import UsageError
     from hashing.vocab import CanonicalVocab
+    from table.checkpoints.checkpoint import spec_of_layers
     from table.checkpoints.demo import read_demo
-    from table.checkpoints.importer import spec_of_layers
 
     if not spec:
         raise UsageError("a state dict does not say how its rows are addressed", hint="give --spec NAME, or a spec's JSON file")

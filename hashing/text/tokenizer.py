@@ -7,6 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from hashing.base.errors import EngramError
+from hashing.base.regular_file import regular_size
 
 END_OF_TEXT = ("<|endoftext|>", "<｜end▁of▁sentence｜>", "<|end_of_text|>", "<|im_end|>", "<eos>", "</s>", "[SEP]")
 ENCODED_AT_ONCE = 64  # documents
@@ -30,6 +31,7 @@ def load_tokenizer(source: str) -> Tokenizer:
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
+    regular_size(path)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as e:

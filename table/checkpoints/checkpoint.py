@@ -1,29 +1,25 @@
-"""Published checkpoints: which tensors hold the tables, and the hash spec that goes with them.
+"""Published checkpoints: where the rows of their tables are, and the hash spec that goes with them.
 
 Everything is derived from small things, `config.json`, the index and the headers, and everything that is said twice is
 compared, so that a checkpoint whose parts disagree is refused before a row is copied. Each family has its module (`deepseek`,
-`qwen`, `demo`); what they share is here.
+`qwen`, `demo`); what all of them give is here.
 """
 
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
-from hashing.spec import INT64_MAX, HashSpec
-from table.checkpoints.parts import FilePart, Part
-from table.checkpoints.safetensors_file import SafetensorsFile, Tensor, read_header
-from table.encodings.encoding import Encoding
-from table.store.manifest import Cut, Plane, is_file_name
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+from hashing.spec import HashSpec
+from table.checkpoints.safetensors_file import Tensor
+from table.encodings.encoding import Encoding, Records
+from table.recoding import EncodedRows
+from table.store.origin import Cut, KeptFile
+from table.store.parts import Part, scratch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +28,43 @@ class LayerSource:
 
     planes: tuple[tuple[Part, ...], ...]
     scale: float = 1.0
+
+    def read(self, first: int, records: Records) -> None:
+        """Fills (rows, row_bytes) with the records from row `first` on."""
+        if len(self.planes) == 1:
+            _read_plane(self.planes[0], first, records)
+            return
+        column = 0
+        for plane in self.planes:
+            piece = scratch(len(records), plane[0].width)
+            _read_plane(plane, first, piece)
+            records[:, column : column + plane[0].width] = piece
+            column += plane[0].width
+
+
+def _read_plane(parts: Sequence[Part], first: int, out: NDArray[np.uint8]) -> None:
+    """Rows from the parts that they fall into."""
+    begin = 0
+    for part in parts:
+        low, high = max(first, begin), min(first + len(out), begin + part.rows)
+        if low < high:
+            part.read(low - begin, out[low - first : high - first])
+        begin += part.rows
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """A safetensors file that holds tables, and its tensors that do."""
+
+    path: Path
+    cuts: tuple[tuple[Tensor, Cut], ...]
+
+    def of_layers(self, layers: Sequence[int]) -> "TableFile":
+        return replace(self, cuts=tuple((tensor, cut) for tensor, cut in self.cuts if cut.layer in layers))
+
+    def kept(self) -> KeptFile:
+        holes = [(tensor.begin, tensor.end) for tensor, _ in self.cuts]
+        return KeptFile.without(self.path, self.path.stat().st_size, holes, tuple(cut for _, cut in self.cuts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +79,9 @@ class Checkpoint:
     mapping: NDArray[np.int32]
     layers: Mapping[int, LayerSource]
     whole_files: tuple[Path, ...]  # small ones an export gives back as they are
-    table_files: Mapping[str, tuple[Cut, ...]]  # file name → its tensors that hold tables
+    table_files: tuple[TableFile, ...]
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what is believed because nothing here can prove it
 
     @property
     def total_bytes(self) -> int:
@@ -55,10 +89,12 @@ class Checkpoint:
 
     @property
     def stamp(self) -> str:
-        """Changes when a file that is read does."""
-        tables = [self.path / name for name in sorted(self.table_files)] if self.path.is_dir() else [self.path]
-        files = [*self.whole_files, *tables]
-        states = [(file.name, os.stat(file)) for file in files]
+        """Changes when a file that is read does. Raises EngramError when one is gone."""
+        files = [*self.whole_files, *(file.path for file in self.table_files)] or [self.path]
+        try:
+            states = [(file.name, file.stat()) for file in files]
+        except FileNotFoundError as e:
+            raise EngramError(f"no such file: {e.filename}") from e
         return json.dumps([[name, s.st_size, s.st_mtime_ns] for name, s in states])
 
     def check(self) -> "Checkpoint":
@@ -68,134 +104,33 @@ class Checkpoint:
             raise EngramError(f"{self.path} is refused: {self.faults[0]}{more}", hint="engram table verify lists every fault")
         return self
 
+    def rows(self, layer: int) -> EncodedRows:
+        source = self.layers[layer]
+        return EncodedRows(self.encoding, self.head_dim, self.spec.rows(layer), source.scale, source.read)
 
-@dataclass(slots=True)
-class Folder:
-    """A checkpoint folder being examined: finds tensors and gathers what is wrong."""
-
-    path: Path
-    files: dict[str, SafetensorsFile | None] = field(default_factory=dict)  # None: unreadable, and reported
-    faults: list[str] = field(default_factory=list)
-    cuts: dict[str, list[Cut]] = field(default_factory=dict)
-    weight_map: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if (self.path / INDEX).is_file():
-            self.weight_map = self._read_index()
-        elif (self.path / SINGLE).is_file():
-            self.weight_map = dict.fromkeys(read_header(self.path / SINGLE).tensors, SINGLE)
-        else:
-            raise EngramError(f"{self.path} holds neither {INDEX} nor {SINGLE}")
-
-    def _read_index(self) -> dict[str, str]:
-        weight_map = read_json(self.path / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise EngramError(f"{self.path / INDEX} has no weight_map from tensors to files")
-        if outside := [name for name in weight_map.values() if not is_file_name(name)]:
-            raise EngramError(f"{self.path / INDEX} names a file outside the folder: {outside[0]!r}")
-        return weight_map
-
-    def expect(self, what: str, found: object, expected: object) -> bool:
-        """Notes a fault when the two differ."""
-        if found != expected:
-            self.faults.append(f"{what}: found {found}, expected {expected}")
-        return found == expected
-
-    def file(self, name: str) -> SafetensorsFile | None:
-        if name not in self.files:
-            try:
-                self.files[name] = read_header(self.path / name)
-            except EngramError as e:
-                self.faults.append(str(e))
-                self.files[name] = None
-        return self.files[name]
-
-    def tensor(self, name: str) -> tuple[SafetensorsFile, Tensor] | None:
-        """A tensor and its file; a fault is noted when the index lacks it or the file does."""
-        if name not in self.weight_map:
-            self.faults.append(f"{name} is missing from the index")
-            return None
-        file = self.file(self.weight_map[name])
-        if file is None:
-            return None
-        if name not in file.tensors:
-            self.faults.append(f"{file.path} does not hold {name}, which the index says it does")
-            return None
-        return file, file.tensors[name]
-
-    def part(self, name: str, dtype: str, rows: int, width: int, cut: tuple[int, Plane, int]) -> FilePart | None:
-        """The rows of a table's tensor; `cut` is its layer, plane and first row. Another dtype or shape is a fault."""
-        found = self.tensor(name)
-        if found is None:
-            return None
-        file, tensor = found
-        fits = self.expect(f"dtype of {name}", tensor.dtype, dtype)
-        if not (self.expect(f"shape of {name}", list(tensor.shape), [rows, width]) and fits):
-            return None
-        layer, plane, first_row = cut
-        self.cuts.setdefault(file.path.name, []).append(Cut(name, layer, plane, first_row))
-        return FilePart(file.path, tensor.begin, rows, (tensor.end - tensor.begin) // rows)
-
-    def numbers(self, name: str, dtype: str, count: int) -> NDArray[np.int64] | None:
-        """A small tensor of integers."""
-        found = self.tensor(name)
-        if found is None or not self.expect(f"dtype of {name}", found[1].dtype, dtype):
-            return None
-        if not self.expect(f"shape of {name}", list(found[1].shape), [count]):
-            return None
-        return np.frombuffer(found[0].read(name), "<i8").astype(np.int64)
-
-    def small_files(self) -> tuple[Path, ...]:
-        return tuple(path for name in ("config.json", INDEX) if (path := self.path / name).is_file())
-
-    def table_files(self) -> dict[str, tuple[Cut, ...]]:
-        return {name: tuple(cuts) for name, cuts in sorted(self.cuts.items())}
+    def kept_files(self) -> list[KeptFile]:
+        """What a store keeps of the files: the small ones whole, then those with tables."""
+        return [*map(KeptFile.whole, self.whole_files), *(file.kept() for file in self.table_files)]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises EngramError when the file is missing or holds no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise EngramError(f"no such file: {path}") from e
-    except OSError as e:
-        raise EngramError(f"{path} cannot be read: {e.strerror}") from e
-    except (ValueError, RecursionError) as e:
-        raise EngramError(f"{path} is not JSON: {e}") from e
-    if not isinstance(content, dict):
-        raise EngramError(f"{path} holds no JSON object")
-    return content
+def choose_layers(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
+    """Only some of its layers. Raises EngramError for one that it does not have."""
+    if not layers:
+        return checkpoint
+    spec = spec_of_layers(checkpoint.spec, layers)
+    chosen = {layer: checkpoint.layers[layer] for layer in spec.layers if layer in checkpoint.layers}
+    files = (file.of_layers(spec.layers) for file in checkpoint.table_files)
+    return replace(checkpoint, spec=spec, layers=chosen, table_files=tuple(file for file in files if file.cuts))
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A family's keys in `config.json`, in `text_config` where that exists."""
-
-    path: Path
-    content: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, folder: Path) -> "Config":
-        content = read_json(folder / "config.json")
-        return cls(folder / "config.json", content.get("text_config", content))
-
-    def integer(self, *names: str, least: int = 0, most: int = INT64_MAX, default: int | None = None) -> int:
-        """The first of these keys that is there. Raises EngramError when none is, or it is not a whole number in the range."""
-        for name in names:
-            if name in self.content:
-                return self._checked(name, self.content[name], least, most)
-        if default is None:
-            raise EngramError(f"{self.path} lacks {names[0]}")
-        return default
-
-    def integers(self, name: str) -> tuple[int, ...]:
-        if not isinstance(values := self.content.get(name), list):
-            raise EngramError(f"{self.path} lacks the list {name}")
-        return tuple(self._checked(name, value) for value in values)
-
-    def _checked(self, name: str, value: object, least: int = 0, most: int = INT64_MAX) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise EngramError(f"{self.path}: {name} is {value!r}, expected a whole number")
-        if not least <= value <= most:
-            raise EngramError(f"{self.path}: {name} is {value}, expected {least} to {most}")
-        return value
+def spec_of_layers(spec: HashSpec, layers: Sequence[int]) -> HashSpec:
+    """The same addresses for fewer layers; multipliers are given outright, since some rules number the layers."""
+    positions = sorted(spec.layer_index(layer) for layer in set(layers))
+    return replace(
+        spec,
+        layers=tuple(spec.layers[p] for p in positions),
+        primes=tuple(spec.primes[p] for p in positions),
+        multipliers=tuple(spec.multipliers[p] for p in positions),
+        seeding=None,
+        seed=None,
+    )

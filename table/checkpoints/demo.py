@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
+from hashing.base.json_object import brief
 from hashing.spec import HashSpec
-from table.checkpoints.checkpoint import Checkpoint, LayerSource
-from table.checkpoints.parts import FilePart, Part
+from table.checkpoints.checkpoint import Checkpoint, LayerSource, TableFile
 from table.checkpoints.safetensors_file import SafetensorsFile, Tensor, read_header
 from table.encodings.encoding import ENCODING_OF, ENCODINGS
-from table.store.manifest import Cut
+from table.store.origin import Cut
+from table.store.parts import FilePart, Part
 
 KIND = "engram-demo"
 LAYER = r"layers\.(\d{1,9})\."
@@ -48,8 +49,8 @@ def read_demo(path: Path, spec: HashSpec, mapping: NDArray[np.int32]) -> Checkpo
     for layer, tensor in tables.items():
         rows = tensor.shape[0] if len(tensor.shape) == 2 else 0
         parts[layer] = FilePart(path, tensor.begin, rows, (tensor.end - tensor.begin) // max(1, rows))
-    cuts = {path.name: tuple(Cut(tensor.name, layer, "codes") for layer, tensor in tables.items())}
-    return demo_checkpoint(path, spec, mapping, tables, parts, cuts, _offset_faults(file, spec))
+    cuts = tuple((tensor, Cut(tensor.name, layer, "codes")) for layer, tensor in tables.items())
+    return demo_checkpoint(path, spec, mapping, tables, parts, (TableFile(path, cuts),), _offset_faults(file, spec))
 
 
 def demo_checkpoint(
@@ -58,7 +59,7 @@ def demo_checkpoint(
     mapping: NDArray[np.int32],
     tables: Mapping[int, Tensor],
     parts: Mapping[int, Part],
-    table_files: Mapping[str, tuple[Cut, ...]],
+    table_files: tuple[TableFile, ...],
     faults: Sequence[str] = (),
 ) -> Checkpoint:
     """Of tables found in a state dict, whatever its file format."""
@@ -92,5 +93,5 @@ def _offset_faults(file: SafetensorsFile, spec: HashSpec) -> list[str]:
             layer = int(m[1]) if (m := re.search(LAYER, name)) else spec.layers[0]
             found = np.frombuffer(file.read(name), "<i8").tolist()
             if layer in spec.layers and found != list(spec.offsets(layer)):
-                faults.append(f"{name}: found {found}, expected {list(spec.offsets(layer))} from the hash spec")
+                faults.append(f"{name}: found {brief(found)}, expected {brief(list(spec.offsets(layer)))} from the hash spec")
     return faults

@@ -6,7 +6,7 @@ store's own, so a store whose rows were edited exports a checkpoint that differs
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from hashing.base.atomic import atomic_path, refuse_foreign, refuse_overlap
 from hashing.base.errors import EngramError
-from table.checkpoints.safetensors_file import SafetensorsFile, Tensor, parse_header
-from table.encodings.encoding import ENCODING_OF, ENCODINGS
-from table.store.checksum import crc32c, extend_crc32c
-from table.store.manifest import Cut, OriginFile
+from table.checkpoints.layout import Layout, check_layouts, read_layout
+from table.checkpoints.safetensors_file import Tensor
+from table.encodings.encoding import ENCODINGS
+from table.store.manifest import row_step
+from table.store.origin import Cut
 from table.store.store import TableStore
 from table.store.writer import PIECE_BYTES, THREADS, Progress, quiet, require_space
 
@@ -28,105 +29,77 @@ TASK_BYTES = 64 << 20
 def export(store: TableStore, out: Path, progress: Progress = quiet) -> None:
     """Writes the origin's files into the folder `out`, which appears whole or not at all.
 
-    Raises EngramError for a store that was not imported, or that is in another encoding than its checkpoint.
+    Raises EngramError for a store that was not imported, is in another encoding than its checkpoint, or has damaged rows.
     """
     origin = store.manifest.origin
     if origin is None or not any(file.cuts for file in origin.files):
         raise EngramError(f"{store.path} was not imported from safetensors files, so there are none to give back")
     refuse_overlap(out, store.path)
     refuse_foreign(out, {file.name for file in origin.files})
+    layouts = [read_layout(file, store.kept_path(position)) for position, file in enumerate(origin.files)]
+    check_layouts(store, layouts)
     require_space(out, store.total_bytes + sum(file.kept_bytes for file in origin.files))
     with atomic_path(out, flushed=False) as partial:  # the store still has every byte
         partial.mkdir()
-        for position, file in enumerate(origin.files):
-            kept = kept_path(store, position)
-            with kept.open("rb") as source, (partial / file.name).open("wb") as target:
-                if file.cuts:
-                    _write_file(store, file, source, target, progress)
-                else:
-                    _copy(source, target, file.kept_bytes)
+        for layout in layouts:
+            with layout.kept.open("rb") as source, (partial / layout.file.name).open("wb") as target:
+                _write_file(store, layout, source, target, progress)
 
 
-def kept_path(store: TableStore, position: int) -> Path:
-    """Where the kept bytes of an origin file are. Raises EngramError when they are missing or altered."""
-    assert store.manifest.origin is not None
-    file = store.manifest.origin.files[position]
-    path = store.path / "origin" / str(position) / "c" / "0"
-    if not path.is_file() or file_crc32c(path) != file.crc32c:
-        raise EngramError(f"{store.path}: what was kept of {file.name} is missing or was altered ({path})")
-    return path
-
-
-def file_crc32c(path: Path) -> str:
-    crc = crc32c(b"")
-    with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            crc = extend_crc32c(crc, piece)
-    return f"{crc:08x}"
-
-
-def _write_file(store: TableStore, file: OriginFile, kept: BinaryIO, target: BinaryIO, progress: Progress) -> None:
+def _write_file(store: TableStore, layout: Layout, kept: BinaryIO, target: BinaryIO, progress: Progress) -> None:
     """The kept bytes in their places, then the rows in theirs, by several threads."""
-    header = _header(store, file, kept)
-    tensors = sorted(((header.tensors[cut.tensor], cut) for cut in file.cuts), key=lambda pair: pair[0].begin)
     end = 0
-    kept.seek(0)
-    for tensor, _ in tensors:
+    for tensor, _ in layout.cuts:
         _copy(kept, target, tensor.begin - end)
         target.seek(tensor.end)
         end = tensor.end
-    _copy(kept, target, header.size - end)
+    _copy(kept, target, layout.size - end)
     target.flush()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="export") as threads:
         tasks = [
             threads.submit(_write_rows, store, planes, first, count, target.fileno())
-            for planes in _together(tensors)
+            for planes in _together(layout.cuts)
             for first, count in _pieces(store, planes[0][0].shape[0])
         ]
-        for task in tasks:
-            progress(task.result())
-    for tensor, cut in tensors:
+        try:
+            for task in as_completed(tasks):
+                progress(task.result())
+        except BaseException:
+            threads.shutdown(wait=True, cancel_futures=True)
+            raise
+    for tensor, cut in layout.cuts:
         if cut.plane == "table_scale":
             write_at(target.fileno(), tensor.begin, _scale_bytes(store.manifest.layers[cut.layer].scale))
 
 
 def _together(tensors: Iterable[tuple[Tensor, Cut]]) -> list[list[tuple[Tensor, Cut]]]:
     """Planes of the same rows, so that a record is read once."""
-    groups: dict[tuple[int, int], list[tuple[Tensor, Cut]]] = {}
+    groups: dict[tuple[int, int, int], list[tuple[Tensor, Cut]]] = {}
     for tensor, cut in tensors:
         if cut.plane != "table_scale":
-            groups.setdefault((cut.layer, cut.first_row), []).append((tensor, cut))
+            groups.setdefault((cut.layer, cut.first_row, tensor.shape[0]), []).append((tensor, cut))
     return list(groups.values())
-
-
-def _header(store: TableStore, file: OriginFile, kept: BinaryIO) -> SafetensorsFile:
-    """The file's layout. Raises EngramError when its tables were encoded otherwise than the store's."""
-    length = kept.read(8)
-    header = parse_header(store.path / file.name, kept.read(int.from_bytes(length, "little")), None)
-    scaled = {cut.layer for cut in file.cuts if cut.plane == "scales"}
-    for cut in file.cuts:
-        name = "e4m3-e8m0" if cut.layer in scaled else ENCODING_OF[header.tensors[cut.tensor].dtype]
-        if cut.plane == "codes" and store.encoding != ENCODINGS[name]:
-            raise EngramError(
-                f"{store.path} holds {store.encoding.name} rows, but {file.name} had {name}",
-                hint=f"first convert it with engram table convert --encoding {name}",
-            )
-    return header
 
 
 def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
     while count:
         piece = source.read(min(PIECE_BYTES, count))
-        assert piece, "the kept bytes have their checksum, so there are as many as the header says"
+        assert piece, "the layout was compared with how many bytes are kept"
         target.write(piece)
         count -= len(piece)
 
 
 def _pieces(store: TableStore, rows: int) -> Iterator[tuple[int, int]]:
-    """First row and count, about TASK_BYTES each."""
-    step = max(1, TASK_BYTES // store.row_bytes)
+    """First row and count, about TASK_BYTES each and a whole number of checksummed blocks."""
+    step = _rows_of(store, TASK_BYTES)
     for first in range(0, rows, step):
         yield first, min(step, rows - first)
+
+
+def _rows_of(store: TableStore, size: int) -> int:
+    """Rows that are about `size` bytes and a whole number of checksummed blocks."""
+    step = row_step(store.row_bytes)
+    return max(1, size // store.row_bytes // step) * step
 
 
 def _write_rows(store: TableStore, planes: Sequence[tuple[Tensor, Cut]], first: int, count: int, descriptor: int) -> int:
@@ -134,12 +107,12 @@ def _write_rows(store: TableStore, planes: Sequence[tuple[Tensor, Cut]], first: 
     codes = store.encoding.code_bytes(store.head_dim)
     columns = {"codes": slice(0, codes), "scales": slice(codes, store.row_bytes)}
     widths = [(tensor.end - tensor.begin) // tensor.shape[0] for tensor, _ in planes]
-    buffer = np.empty((max(1, PIECE_BYTES // store.row_bytes), store.row_bytes), np.uint8)
+    buffer = np.empty((min(count, _rows_of(store, PIECE_BYTES)), store.row_bytes), np.uint8)
     pieces = [np.empty((len(buffer), width), np.uint8) for width in widths]
     cut = planes[0][1]
     for done in range(first, first + count, len(buffer)):
         records = buffer[: min(len(buffer), first + count - done)]
-        store.read_records(cut.layer, cut.first_row + done, records)
+        store.read_checked(cut.layer, cut.first_row + done, records)
         for (tensor, plane), width, piece in zip(planes, widths, pieces, strict=True):
             piece[: len(records)] = records[:, columns[plane.plane]]
             write_at(descriptor, tensor.begin + done * width, piece[: len(records)])

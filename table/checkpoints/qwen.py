@@ -5,23 +5,40 @@ the truth; that they also follow from the initialiser is checked, as are the pri
 `ple_layer_ids` counts blocks from 1, tensor names from 0.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from hashing.base.errors import EngramError
+from hashing.base.json_object import INT64_MAX, brief
 from hashing.named_specs import NO_VOCAB
 from hashing.rule import IDENTITY
-from hashing.spec import MAX_HEADS, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
+from hashing.spec import MAX_HEADS, MAX_MODULI, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
 from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
-from table.checkpoints.checkpoint import Checkpoint, Config, Folder, LayerSource
-from table.checkpoints.parts import FilePart
+from table.checkpoints.checkpoint import Checkpoint, LayerSource
+from table.checkpoints.folder import Config, Folder
 from table.encodings.encoding import ENCODING_OF, ENCODINGS
-from table.store.manifest import Cut
+from table.store.manifest import MAX_HEAD_DIM, MAX_TOKENS
+from table.store.origin import Cut
+from table.store.parts import FilePart
 
 KIND = "qwen-ple"
-SEED = 1234
+LAYERS_KEY = "ple_layer_ids"
+TABLE = re.compile(r"\.ple\.ple_embedding\.ngram_embedding\.shard_\d+\.weight$")
+# A configuration may leave out what is as the library has it: Qwen4ExpTextConfig in transformers 5.23.0,
+# models/qwen4_exp/configuration_qwen4_exp.py. There ple_embed_dim is the hidden size where it is left out.
+DEFAULTS = {
+    "vocab_size": 248_320,
+    "hidden_size": 2048,
+    "ngram_size": 3,
+    "heads_per_ngram": 8,
+    "ngram_vocab_size_base": 20_000_000,
+    "make_ngram_vocab_size_divisible_by": 128,
+    "seed": 1234,
+    "split_ngram_parts": 512,
+}
 PREFIXES = ("model.language_model.", "model.")
 
 
@@ -29,23 +46,22 @@ def embedding_name(prefix: str, layer: int) -> str:
     return f"{prefix}layers.{layer}.ple.ple_embedding."
 
 
-def read_qwen(path: Path, tokenizer: Path | None = None) -> Checkpoint:
+def read(config: Config, folder: Folder, tokenizer: Path | None) -> Checkpoint:
     """Raises EngramError where not even the spec can be made out; everything else becomes a fault."""
-    config, folder = Config.read(path), Folder(path)
-    blocks = tuple(block - 1 for block in config.integers("ple_layer_ids"))
-    if not blocks or list(blocks) != sorted(set(blocks)) or blocks[0] < 0:
-        raise EngramError(f"{config.path}: ple_layer_ids {[b + 1 for b in blocks]} are not blocks in order, counted from 1")
+    blocks = _blocks(config)
     names = {block: _embedding(folder, block) for block in blocks}
-    spec = _spec(config, folder, names, _fingerprint(tokenizer or path / "tokenizer.json"))
-    columns, head_dim = spec.columns, config.integer("ple_embed_dim") // spec.columns
-    folder.expect("ple_embed_dim", config.integer("ple_embed_dim"), columns * head_dim)
+    spec = _spec(config, folder, names, _fingerprint(tokenizer))
+    width = _width(config)
+    head_dim = width // spec.columns
+    folder.expect("ple_embed_dim", width, spec.columns * head_dim)
     dtypes = {block: _dtype(folder, names[block]) for block in blocks}
     layers = {block: _layer(config, folder, names[block], block, spec, head_dim, dtypes[block]) for block in blocks}
     if len(set(dtypes.values())) > 1:
         folder.faults.append(f"the tables are of different dtypes: {', '.join(sorted(set(dtypes.values())))}")
+    folder.check_held_once()
     return Checkpoint(
         kind=KIND,
-        path=path,
+        path=folder.path,
         spec=spec,
         encoding=ENCODINGS[ENCODING_OF.get(dtypes[blocks[0]], "bfloat16")],
         head_dim=head_dim,
@@ -57,10 +73,23 @@ def read_qwen(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     )
 
 
-def _fingerprint(tokenizer: Path) -> str:
-    return (
-        CanonicalVocab.from_tokenizer(load_tokenizer(str(tokenizer)), IDENTITY).fingerprint if tokenizer.exists() else NO_VOCAB
-    )
+def _blocks(config: Config) -> tuple[int, ...]:
+    """Block numbers from 0. The configuration may give them in any order and twice, which is the same to the model."""
+    blocks = sorted({block - 1 for block in config.integers(LAYERS_KEY)})
+    if not blocks or blocks[0] < 0 or len(blocks) > MAX_MODULI:
+        listed = brief([block + 1 for block in blocks])
+        raise EngramError(f"{config.path}: {LAYERS_KEY} {listed} are not 1 to {MAX_MODULI} blocks, counted from 1")
+    return tuple(blocks)
+
+
+def _width(config: Config) -> int:
+    """Columns of all rows that a token reads; as wide as the model where the configuration has none or null."""
+    name = "hidden_size" if config.keys.members.get("ple_embed_dim") is None else "ple_embed_dim"
+    return config.integer(name, least=1, most=MAX_HEAD_DIM * MAX_HEADS * MAX_ORDER, default=DEFAULTS["hidden_size"])
+
+
+def _fingerprint(tokenizer: Path | None) -> str:
+    return CanonicalVocab.from_tokenizer(load_tokenizer(str(tokenizer)), IDENTITY).fingerprint if tokenizer else NO_VOCAB
 
 
 def _embedding(folder: Folder, block: int) -> str:
@@ -81,11 +110,11 @@ def _dtype(folder: Folder, name: str) -> str:
 
 
 def _spec(config: Config, folder: Folder, names: dict[int, str], fingerprint: str) -> HashSpec:
-    blocks, order = tuple(names), config.integer("ngram_size", least=2, most=MAX_ORDER)
-    vocab_size, eos = config.integer("vocab_size", least=1), config.integer("eos_token_id")
-    heads = config.integer("heads_per_ngram", least=1, most=MAX_HEADS)
-    primes = assign_primes(len(blocks), order - 1, heads, config.integer("ngram_vocab_size_base"))
-    expected = seeded_multipliers("splitmix64", config.integer("seed", default=SEED), blocks, order, vocab_size)
+    blocks, order = tuple(names), _integer(config, "ngram_size", least=2, most=MAX_ORDER)
+    vocab_size, eos = _integer(config, "vocab_size", least=1, most=MAX_TOKENS), _end_token(config)
+    heads = _integer(config, "heads_per_ngram", least=1, most=MAX_HEADS)
+    primes = assign_primes(len(blocks), order - 1, heads, _integer(config, "ngram_vocab_size_base"))
+    expected = seeded_multipliers("splitmix64", _integer(config, "seed"), blocks, order, vocab_size)
     stored = []
     for block, seeded in zip(blocks, expected, strict=True):
         found = folder.numbers(f"{names[block]}layer_multipliers", "I64", order)
@@ -99,12 +128,23 @@ def _spec(config: Config, folder: Folder, names: dict[int, str], fingerprint: st
         canonical_size=vocab_size,
         vocab_fingerprint=fingerprint,
         boundary_id=eos,
-        rows_multiple=config.integer("make_ngram_vocab_size_divisible_by"),
+        rows_multiple=_integer(config, "make_ngram_vocab_size_divisible_by"),
     )
     for block in blocks:
         _check_stored(folder, f"{names[block]}ngram_heads_vocab_sizes", spec.moduli(block))
         _check_stored(folder, f"{names[block]}ngram_heads_offsets", spec.offsets(block))
     return spec
+
+
+def _integer(config: Config, name: str, least: int = 0, most: int = INT64_MAX) -> int:
+    return config.integer(name, least, most, DEFAULTS[name])
+
+
+def _end_token(config: Config) -> int:
+    """The id that look-back never crosses; of several, the model takes the first."""
+    if isinstance(config.keys.value("eos_token_id"), list) and (ids := config.integers("eos_token_id")):
+        return ids[0]
+    return config.integer("eos_token_id")
 
 
 def _check_stored(folder: Folder, name: str, expected: tuple[int, ...]) -> None:
@@ -117,7 +157,10 @@ def _check_stored(folder: Folder, name: str, expected: tuple[int, ...]) -> None:
 def _layer(
     config: Config, folder: Folder, name: str, block: int, spec: HashSpec, head_dim: int, dtype: str
 ) -> LayerSource | None:
-    count = config.integer("split_ngram_parts")
+    count = _integer(config, "split_ngram_parts")
+    if count > len(folder.weight_map):
+        folder.faults.append(f"split_ngram_parts is {count}, but the index has {len(folder.weight_map)} tensors in all")
+        return None
     if count < 1 or spec.rows(block) % count:
         folder.faults.append(f"{spec.rows(block)} rows do not fall into split_ngram_parts {count} equal parts")
         return None
@@ -138,7 +181,7 @@ def _table_scale(folder: Folder, name: str, block: int) -> float:
     fits = folder.expect(f"shape of {name}", list(tensor.shape), [1])
     if not (folder.expect(f"dtype of {name}", tensor.dtype, "BF16") and fits):
         return 1.0
-    folder.cuts.setdefault(file.path.name, []).append(Cut(name, block, "table_scale"))
+    folder.cut_out(file, tensor, Cut(name, block, "table_scale"))
     value = float(ENCODINGS["bfloat16"].decoded(np.frombuffer(file.read(name), np.uint8)[None], 1)[0, 0])
     if not 0 < value < np.inf:
         folder.faults.append(f"{name} is {value}, expected a positive number")

@@ -4,7 +4,6 @@ A file is 8 bytes (little-endian length of the header), the header (a JSON objec
 the end of the header), then the tensors end to end without holes.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -12,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hashing.base.errors import EngramError
+from hashing.base.json_object import INT64_MAX, brief, parse_json
+from hashing.base.regular_file import regular_size
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_RANK = 64
 BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -52,31 +54,21 @@ class SafetensorsFile:
 
 def read_header(path: Path) -> SafetensorsFile:
     """Raises EngramError for every way in which a header can be wrong."""
-    try:
-        if path.exists() and not path.is_file():
-            raise EngramError(f"{path} is no file")
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-                limit = max(0, min(MAX_HEADER_BYTES, size - 8))
-                raise EngramError(
-                    f"{path} is not a safetensors file: its header would be {length:,} bytes long, of {limit:,} at most"
-                )
-            content = file.read(length)
-    except FileNotFoundError as e:
-        raise EngramError(f"no such file: {path}") from e
+    size = regular_size(path)
+    limit = max(0, min(MAX_HEADER_BYTES, size - 8))
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > limit:
+            raise EngramError(
+                f"{path} is not a safetensors file: its header would be {length:,} bytes long, of {limit:,} at most"
+            )
+        content = file.read(length)
     return parse_header(path, content, size)
 
 
 def parse_header(path: Path, content: bytes, size: int | None) -> SafetensorsFile:
     """The header of a file of `size` bytes, None where that is what it says; `path` is for messages."""
-    try:
-        header = json.loads(content)
-    except (ValueError, RecursionError) as e:
-        raise EngramError(f"{path} is not a safetensors file: its header is not JSON ({e})") from e
-    if not isinstance(header, dict):
-        raise EngramError(f"{path} is not a safetensors file: its header is no object")
+    header = parse_json(content, f"{path} is not a safetensors file: its header").members
     begin = 8 + len(content)
     entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
     tensors = sorted((_tensor(path, name, entry, begin) for name, entry in entries), key=lambda t: (t.begin, t.end))
@@ -93,14 +85,17 @@ def parse_header(path: Path, content: bytes, size: int | None) -> SafetensorsFil
 
 
 def _tensor(path: Path, name: str, entry: Any, data_begin: int) -> Tensor:
-    try:
-        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    except (TypeError, KeyError, ValueError) as e:
-        raise EngramError(f"{path}: {name} has no dtype, shape and two data offsets") from e
+    fields = [entry.get(key) for key in ("dtype", "shape", "data_offsets")] if isinstance(entry, dict) else [None] * 3
+    dtype, shape, offsets = fields
+    if not (isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2):
+        raise EngramError(f"{path}: {brief(name)} has no dtype, shape and two data offsets")
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise EngramError(f"{path}: {name} is of dtype {dtype!r}, which is not known")
-    if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
-        raise EngramError(f"{path}: {name} has a shape or offsets that are no whole numbers")
+        raise EngramError(f"{path}: {brief(name)} is of dtype {brief(dtype)}, which is not known")
+    if len(shape) > MAX_RANK:
+        raise EngramError(f"{path}: {brief(name)} has {len(shape)} dimensions, expected {MAX_RANK} at most")
+    if not all(type(n) is int and 0 <= n <= INT64_MAX for n in (*shape, *offsets)):
+        raise EngramError(f"{path}: {brief(name)} has a shape or offsets that are no whole numbers of 64 bits")
+    begin, end = offsets
     if (expected := -(-prod(shape) * BITS[dtype] // 8)) != end - begin:
-        raise EngramError(f"{path}: {name} has {end - begin:,} bytes, but {dtype} {list(shape)} are {expected:,}")
-    return Tensor(name, dtype, shape, data_begin + begin, data_begin + end)
+        raise EngramError(f"{path}: {name} has {end - begin:,} bytes, but {dtype} {brief(shape)} are {expected:,}")
+    return Tensor(name, dtype, tuple(shape), data_begin + begin, data_begin + end)

@@ -23,6 +23,9 @@ def extend_crc32c(crc: int, data: bytes) -> int:
     return int(google_crc32c.extend(crc, data))
 
 
+CRC_TEXT = "[0-9a-f]{8}"  # the form of a checksum in a manifest
+
+
 def crc_text(data: bytes) -> str:
     return f"{crc32c(data):08x}"
 

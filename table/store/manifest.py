@@ -17,33 +17,37 @@ size is a whole number of rows and of 64 KiB, the largest memory page in use. An
 The manifest: `format`, `complete`, `encoding`, `head_dim`, `spec` (HashSpec), `step` (of the training that wrote it, or null),
 `canonical` (`tokens`, `crc32c`, or null), `layers` (per block number: `shard_rows`; `scale`, the number that table-scaled codes
 are taken against; `shards`, for each that is present the CRC-32C of its checksums), `origin` (or null) and `crc32c`, of the
-rest of the manifest as JSON with sorted keys and no spaces. So every byte of a store is under a checksum, down from this one.
+rest of the manifest as JSON with sorted keys, no spaces and all beyond ASCII escaped (`docs/format.md` has an example).
+So every byte of a store is under a checksum, down from this one.
 
 A store is written under another name and renamed when it is whole; only then does it bear `"complete": true`.
 """
 
-import json
-import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite, lcm
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from hashing.base.errors import EngramError
+from hashing.base.json_object import JsonObject, brief, read_json
 from hashing.spec import HashSpec
 from table.encodings.encoding import ENCODINGS, Encoding
-from table.store.checksum import BLOCK_BYTES, crc_text
+from table.store.checksum import BLOCK_BYTES, CRC_TEXT, crc_text
+from table.store.origin import Origin, OriginFile
 from table.store.shard_map import HUGE_PAGE_BYTES
 from table.store.zarr_metadata import array_json, canonical_json, group_json
-
-Plane = Literal["codes", "scales", "table_scale"]  # of a record, or the number kept beside the table
 
 FORMAT = 1
 SHARD_BYTES = 64 << 20
 MAX_HEAD_DIM = 1 << 16
+MAX_TOKENS = 1 << 24  # of a vocabulary: a hundred times the largest in use
+MAX_SHARDS = 1 << 20  # of a store: 64 TiB in shards of the usual size
+MAX_LAYER_BYTES = 1 << 46  # a table is mapped whole, into half of a process's address space
+MAX_MANIFEST_BYTES = 64 << 20  # that of a store with MAX_SHARDS shards
+KEYS = ("format", "complete", "encoding", "head_dim", "spec", "step", "canonical", "layers", "origin")
 
 
 def row_step(row_bytes: int) -> int:
@@ -74,56 +78,11 @@ class LayerShards:
         return {"shard_rows": self.shard_rows, "scale": self.scale, "shards": shards}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "LayerShards":
-        _check_keys(content, {"shard_rows", "scale", "shards"}, "a layer")
-        shards = {int(shard): str(crc) for shard, crc in content["shards"].items()}
-        return cls(int(content["shard_rows"]), float(content["scale"]), shards)
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A tensor of an origin file whose bytes are in a layer's table: rows from `first_row` on of one of its planes."""
-
-    tensor: str
-    layer: int
-    plane: Plane
-    first_row: int = 0
-
-
-def is_file_name(name: str) -> bool:
-    """Whether it names a file in a folder, and nothing outside it."""
-    return Path(name).name == name and name not in {"", ".", ".."} and "\0" not in name
-
-
-@dataclass(frozen=True, slots=True)
-class OriginFile:
-    """A file of the checkpoint: what is kept of it, and the tensors that are cut out."""
-
-    name: str
-    kept_bytes: int
-    crc32c: str  # of the kept bytes
-    cuts: tuple[Cut, ...] = ()
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "OriginFile":
-        _check_keys(content, {"name", "kept_bytes", "crc32c", "cuts"}, "a file of the origin")
-        if not is_file_name(content["name"]):
-            raise EngramError(f"a file of the origin would lie outside its folder: {content['name']!r}")
-        return cls(**{**content, "cuts": tuple(Cut(**cut) for cut in content["cuts"])})
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The checkpoint that tables came from."""
-
-    kind: str
-    name: str
-    files: tuple[OriginFile, ...]
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Origin":
-        _check_keys(content, {"kind", "name", "files"}, "the origin")
-        return cls(content["kind"], content["name"], tuple(OriginFile.from_json(f) for f in content["files"]))
+    def from_json(cls, content: JsonObject) -> "LayerShards":
+        content.check_names("shard_rows", "scale", "shards")
+        shards = content.child("shards")
+        checksums = {shard: shards.text(name, CRC_TEXT) for shard, name in shards.numbers()}
+        return cls(content.integer("shard_rows", least=1), content.number("scale"), checksums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +102,33 @@ class Manifest:
             raise EngramError(f"head_dim is {self.head_dim}, expected 1 to {MAX_HEAD_DIM}")
         if tuple(sorted(self.layers)) != self.spec.layers:
             raise EngramError(f"the store has layers {sorted(self.layers)}, its hash spec {list(self.spec.layers)}")
-        for number, layer in self.layers.items():
-            step = row_step(self.row_bytes)
-            if not isfinite(layer.scale):
-                raise EngramError(f"layer {number} has the scale {layer.scale}, expected a finite number")
-            if layer.shard_rows < 1 or layer.shard_rows % step:
-                raise EngramError(f"layer {number} has shards of {layer.shard_rows} rows, expected a multiple of {step}")
-            if beyond := [shard for shard in layer.shards if not 0 <= shard < self.shard_count(number)]:
-                raise EngramError(f"layer {number} lists shard {beyond[0]}, expected 0 to {self.shard_count(number) - 1}")
+        for number in self.layers:
+            self._check_layer(number)
+        if (count := sum(map(self.shard_count, self.layers))) > MAX_SHARDS:
+            raise EngramError(f"the tables would be {count:,} shards, expected {MAX_SHARDS:,} at most: they are too large")
+        for file in self.origin.files if self.origin else ():
+            self._check_cuts(file)
+
+    def _check_layer(self, number: int) -> None:
+        layer, rows, step = self.layers[number], self.spec.rows(number), row_step(self.row_bytes)
+        if not isfinite(layer.scale):
+            raise EngramError(f"layer {number} has the scale {layer.scale}, expected a finite number")
+        if layer.shard_rows < 1 or layer.shard_rows % step:
+            raise EngramError(f"layer {number} has shards of {layer.shard_rows} rows, expected a multiple of {step}")
+        if layer.shard_rows >= rows + step:
+            raise EngramError(f"layer {number} has shards of {layer.shard_rows} rows, but {rows} rows in all")
+        if (size := self.shard_count(number) * self.shard_bytes(number)) > MAX_LAYER_BYTES:
+            raise EngramError(f"layer {number} would be {size:,} bytes, expected {MAX_LAYER_BYTES:,} at most")
+        if beyond := [shard for shard in layer.shards if not 0 <= shard < self.shard_count(number)]:
+            raise EngramError(f"layer {number} lists shard {beyond[0]}, expected 0 to {self.shard_count(number) - 1}")
+
+    def _check_cuts(self, file: OriginFile) -> None:
+        for cut in file.cuts:
+            if cut.layer not in self.layers:
+                raise EngramError(f"{cut.tensor} of {file.name} is of layer {cut.layer}, which has no table")
+            if not 0 <= cut.first_row < self.spec.rows(cut.layer):
+                last = self.spec.rows(cut.layer) - 1
+                raise EngramError(f"{cut.tensor} of {file.name} begins at row {cut.first_row}, expected 0 to {last}")
 
     @property
     def row_bytes(self) -> int:
@@ -193,41 +171,35 @@ class Manifest:
         return {**content, "crc32c": crc_text(canonical_json(content))}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Manifest":
+    def from_json(cls, content: JsonObject) -> "Manifest":
         """Raises EngramError for a manifest that is unfinished, of another format, altered or inconsistent."""
-        if content.get("complete") is not True:
+        rest = dict(content.members)
+        kept = rest.pop("crc32c", None)
+        if rest.get("complete") is not True:
             raise EngramError("it was not finished: its completion mark is missing")
-        if (found := content.get("format")) != FORMAT:
-            raise EngramError(f"it is of format {found}; this version reads format {FORMAT}")
-        if not isinstance(name := content.get("encoding"), str) or name not in ENCODINGS:
+        if type(found := rest.get("format")) is not int or found != FORMAT:
+            raise EngramError(f"it is of format {brief(found)}; this version reads format {FORMAT}")
+        if not isinstance(name := rest.get("encoding"), str) or name not in ENCODINGS:
             raise EngramError(f'its encoding "{name}" is not known; those that are: {", ".join(ENCODINGS)}')
-        rest = {key: value for key, value in content.items() if key != "crc32c"}
-        if (found := crc_text(canonical_json(rest))) != content.get("crc32c"):
-            raise EngramError(f"its manifest was altered: its CRC-32C is {found}, expected {content.get('crc32c')}")
-        keys = {"format", "complete", "encoding", "head_dim", "spec", "step", "canonical", "layers", "origin"}
-        _check_keys(rest, keys, "the manifest")
-        try:
-            return cls._parsed(content)
-        except (TypeError, AttributeError, KeyError, ValueError) as e:
-            raise EngramError(f"its manifest is not of the form that format {FORMAT} has: {e}") from e
-
-    @classmethod
-    def _parsed(cls, content: Mapping[str, Any]) -> "Manifest":
-        canonical = content["canonical"]
+        if (found := crc_text(canonical_json(rest))) != kept:
+            raise EngramError(f"its manifest was altered: its CRC-32C is {found}, expected {brief(kept)}")
+        content.check_names(*KEYS, "crc32c")
+        layers = content.child("layers")
         return cls(
-            encoding=ENCODINGS[content["encoding"]],
-            head_dim=content["head_dim"],
-            spec=HashSpec.from_json(content["spec"]),
-            layers={int(number): LayerShards.from_json(layer) for number, layer in content["layers"].items()},
-            step=None if content["step"] is None else operator.index(content["step"]),
-            canonical=canonical and (operator.index(canonical["tokens"]), str(canonical["crc32c"])),
-            origin=content["origin"] and Origin.from_json(content["origin"]),
+            encoding=ENCODINGS[name],
+            head_dim=content.integer("head_dim", 1, MAX_HEAD_DIM),
+            spec=HashSpec.from_json(content.child("spec").members),
+            layers={number: LayerShards.from_json(layers.child(name)) for number, name in layers.numbers()},
+            step=None if content.is_null("step") else content.integer("step"),
+            canonical=None if content.is_null("canonical") else _canonical(content.child("canonical")),
+            origin=None if content.is_null("origin") else Origin.from_json(content.child("origin")),
         )
 
 
-def _check_keys(content: Mapping[str, Any], expected: set[str], what: str) -> None:
-    if different := sorted(set(content) ^ expected):
-        raise EngramError(f"{what} has other keys than expected; missing or unknown: {', '.join(different)}")
+def _canonical(content: JsonObject) -> tuple[int, str]:
+    """Tokens of the canonical map, and its checksum."""
+    content.check_names("tokens", "crc32c")
+    return content.integer("tokens", 1, MAX_TOKENS), content.text("crc32c", CRC_TEXT)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -235,12 +207,11 @@ def read_manifest(path: Path) -> Manifest:
     if not path.is_dir():
         raise EngramError(f"no such table store: {path}")
     try:
-        content = json.loads((path / "zarr.json").read_bytes())["attributes"]["engram"]
-        assert isinstance(content, dict)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as e:
-        raise EngramError(f"{path} is not a table store: its zarr.json does not say so") from e
+        content = read_json(path / "zarr.json", MAX_MANIFEST_BYTES).child("attributes").child("engram")
+    except EngramError as e:
+        raise EngramError(f"{path} is not a table store: its zarr.json does not say so ({e})", hint=e.hint) from e
     try:
-        return Manifest.from_json(content)
+        return Manifest.from_json(JsonObject("its manifest", content.members))
     except EngramError as e:
         raise EngramError(
             f"{path} cannot be used: {e}", hint=e.hint or "make it again, or engram table verify says more"
@@ -253,6 +224,15 @@ def shard_path(store: Path, layer: int, shard: int) -> Path:
 
 def checksum_path(store: Path, layer: int, shard: int) -> Path:
     return store / "checksums" / str(layer) / "c" / str(shard) / "0"
+
+
+def origin_path(store: Path, position: int) -> Path:
+    """What is kept of an origin's file."""
+    return store / "origin" / str(position) / "c" / "0"
+
+
+def canonical_path(store: Path) -> Path:
+    return store / "canonical" / "c" / "0"
 
 
 def cut_layers(

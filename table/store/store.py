@@ -1,6 +1,6 @@
 """TableStore: tables, hash spec and canonical map, opened. `table/store/manifest.py` says what lies where."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,20 @@ from numpy.typing import NDArray
 from hashing.base.errors import EngramError
 from hashing.named_specs import NO_VOCAB
 from hashing.spec import HashSpec
-from table.checkpoints.parts import FilePart
 from table.encodings.encoding import ENCODINGS, Encoding, Records
-from table.store.checksum import BLOCK_BYTES, crc_text
+from table.store.checksum import BLOCK_BYTES, block_checksums, crc_text
 from table.store.gather import Table
-from table.store.manifest import Manifest, checksum_path, cut_layers, read_manifest, shard_path
+from table.store.manifest import (
+    Manifest,
+    canonical_path,
+    checksum_path,
+    cut_layers,
+    origin_path,
+    read_manifest,
+    shard_path,
+)
+from table.store.origin import check_kept
+from table.store.parts import FilePart, scratch
 from table.store.shard_map import map_shards
 from table.store.writer import Fill, StoreWriter
 
@@ -34,7 +43,7 @@ class TableStore:
             file = path / folder / "zarr.json"
             if not file.is_file():
                 raise EngramError(f"{path} is incomplete: {folder}/zarr.json is missing")
-            if file.read_bytes() != expected:
+            if file.stat().st_size != len(expected) or file.read_bytes() != expected:
                 raise EngramError(f"{file} does not describe the array that the manifest does")
         return cls(path, manifest, _read_mapping(path, manifest))
 
@@ -100,32 +109,74 @@ class TableStore:
     def read_records(self, layer: int, first: int, out: Records) -> None:
         """Fills `out` (count, row_bytes) with records from row `first` on, read rather than mapped: for passing over all rows.
 
-        Raises EngramError for a shard that is missing or truncated.
+        Raises EngramError for a shard that is missing or truncated. Damage is not looked for: `read_checked` does.
         """
-        cut = self.manifest.layers[layer]
-        done = 0
+        for shard, row, piece in self._in_shards(layer, first, out):
+            rows = self.manifest.layers[layer].shard_rows
+            FilePart(shard_path(self.path, layer, shard), 0, rows, self.row_bytes).read(row, piece)
+
+    def read_checked(self, layer: int, first: int, out: Records) -> None:
+        """As `read_records`, against the checksums of the blocks that the rows lie in.
+
+        Raises EngramError, naming layer, shard and rows, when a block is not what was written.
+        """
+        for shard, row, piece in self._in_shards(layer, first, out):
+            begin = row * self.row_bytes // BLOCK_BYTES
+            end = -(-(row + len(piece)) * self.row_bytes // BLOCK_BYTES)
+            whole = piece.nbytes == (end - begin) * BLOCK_BYTES  # then the blocks are read to where they go
+            blocks = piece.reshape(1, -1) if whole else scratch(1, (end - begin) * BLOCK_BYTES)
+            FilePart(self.shard(layer, shard), begin * BLOCK_BYTES, 1, blocks.size).read(0, blocks)
+            found, kept = block_checksums(blocks[0]), self.checksums(layer, shard)[begin:end]
+            for block in np.flatnonzero(found != kept):
+                raise self._damage(layer, shard, begin + int(block), int(found[block]), int(kept[block]))
+            if not whole:
+                skipped = row * self.row_bytes - begin * BLOCK_BYTES
+                piece.reshape(-1)[:] = blocks[0, skipped : skipped + piece.size]
+
+    def _in_shards(self, layer: int, first: int, out: Records) -> Iterator[tuple[int, int, Records]]:
+        """For each shard that is there: its number, a row in it and the part of `out` from that row on. The rest is zeroed."""
+        cut, done = self.manifest.layers[layer], 0
         while done < len(out):
             shard, row = divmod(first + done, cut.shard_rows)
             piece = out[done : done + cut.shard_rows - row]
             if shard in cut.shards:
-                FilePart(shard_path(self.path, layer, shard), 0, cut.shard_rows, self.row_bytes).read(row, piece)
+                yield shard, row, piece
             else:
                 piece[:] = 0
             done += len(piece)
 
+    def _damage(self, layer: int, shard: int, block: int, found: int, kept: int) -> EngramError:
+        begin = shard * self.manifest.layers[layer].shard_rows
+        first = begin + block * BLOCK_BYTES // self.row_bytes
+        last = begin + ((block + 1) * BLOCK_BYTES - 1) // self.row_bytes
+        rows = f"rows {first:,} to {min(last, self.spec.rows(layer) - 1):,}"
+        return EngramError(
+            f"{self.path}: layer {layer}, shard {shard}: {rows} are damaged: the checksum is {found:08x}, expected {kept:08x}",
+            hint="engram table verify --full lists all damage; make the tables again from what they were made from",
+        )
+
+    def shard(self, layer: int, shard: int) -> Path:
+        """A shard's file. Raises EngramError when it is missing or not of its size."""
+        path, expected = shard_path(self.path, layer, shard), self.manifest.shard_bytes(layer)
+        if not path.is_file():
+            raise EngramError(f"a shard of layer {layer} is missing: {path}", hint="import the tables again")
+        if (found := path.stat().st_size) != expected:
+            raise EngramError(f"{path} has {found:,} bytes, expected {expected:,}: the shard is truncated or of another store")
+        return path
+
+    def kept_path(self, position: int) -> Path:
+        """Where the kept bytes of an origin's file are. Raises EngramError when they are missing or altered."""
+        assert self.manifest.origin is not None
+        path = origin_path(self.path, position)
+        check_kept(path, self.manifest.origin.files[position])
+        return path
+
     def table(self, layer: int) -> Table:
         """A layer's table, mapped: nothing is read until a row is touched. Raises EngramError for missing or cut shards."""
         self.spec.layer_index(layer)
-        cut, expected = self.manifest.layers[layer], self.manifest.shard_bytes(layer)
-        shards = [shard_path(self.path, layer, i) if i in cut.shards else None for i in range(self.manifest.shard_count(layer))]
-        for path in filter(None, shards):
-            if not path.is_file():
-                raise EngramError(f"a shard of layer {layer} is missing: {path}", hint="import the tables again")
-            if (found := path.stat().st_size) != expected:
-                raise EngramError(
-                    f"{path} has {found:,} bytes, expected {expected:,}: the shard is truncated or of another store"
-                )
-        records = map_shards(shards, expected).reshape(-1, self.row_bytes)[: self.spec.rows(layer)]
+        cut = self.manifest.layers[layer]
+        shards = [self.shard(layer, i) if i in cut.shards else None for i in range(self.manifest.shard_count(layer))]
+        records = map_shards(shards, self.manifest.shard_bytes(layer)).reshape(-1, self.row_bytes)[: self.spec.rows(layer)]
         return Table(records, self.encoding, self.head_dim, cut.scale)
 
     def layer(self, layer: int) -> NDArray[np.float32]:
@@ -142,9 +193,9 @@ def _read_mapping(path: Path, manifest: Manifest) -> NDArray[np.int32]:
     if manifest.canonical is None:
         return np.empty(0, np.int32)
     tokens, crc = manifest.canonical
-    file = path / "canonical" / "c" / "0"
-    content = file.read_bytes() if file.is_file() else b""
-    if len(content) != 4 * tokens or crc_text(content) != crc:
+    file = canonical_path(path)
+    content = file.read_bytes() if file.is_file() and file.stat().st_size == 4 * tokens else b""
+    if crc_text(content) != crc:
         raise EngramError(f"{path} cannot be used: its canonical map is missing or was altered")
     return np.frombuffer(content, "<i4").astype(np.int32)
 

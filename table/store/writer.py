@@ -24,7 +24,8 @@ from hashing.base.atomic import install, lock_partial, partial_path, refuse_fore
 from hashing.base.errors import EngramError
 from table.encodings.encoding import Records
 from table.store.checksum import BLOCK_BYTES, ZERO_BLOCK, block_checksums, crc_text
-from table.store.manifest import Manifest, checksum_path, row_step, shard_path
+from table.store.manifest import Manifest, canonical_path, checksum_path, origin_path, row_step, shard_path
+from table.store.origin import write_kept
 from table.store.shard_map import HUGE_PAGE_BYTES
 from table.store.zarr_metadata import group_json
 
@@ -76,7 +77,7 @@ class StoreWriter:
             (self.partial / folder).mkdir(parents=True, exist_ok=True)
             (self.partial / folder / "zarr.json").write_bytes(content)
         if len(self._mapping):
-            chunk = self.partial / "canonical" / "c" / "0"
+            chunk = canonical_path(self.partial)
             chunk.parent.mkdir()
             chunk.write_bytes(mapping_bytes(self._mapping))
         self._replace_root(self._plan)
@@ -105,14 +106,7 @@ class StoreWriter:
     def write_origin(self, position: int, pieces: Iterable[bytes]) -> None:
         """The kept bytes of the origin's file. Raises EngramError when they are not those of the manifest."""
         assert self.manifest.origin is not None
-        expected = self.manifest.origin.files[position]
-        chunk = self.partial / "origin" / str(position) / "c" / "0"
-        chunk.parent.mkdir(exist_ok=True)
-        with chunk.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        if (found := chunk.stat().st_size) != expected.kept_bytes:
-            raise EngramError(f"{expected.name} changed while it was read: kept {found} bytes, expected {expected.kept_bytes}")
+        write_kept(origin_path(self.partial, position), self.manifest.origin.files[position], pieces)
 
     def write_layer(self, layer: int, fill: Fill, progress: Progress = quiet) -> None:
         """Writes the layer's shards that are not there yet; `fill` is called by several threads at once."""
@@ -184,7 +178,10 @@ class StoreWriter:
         install(self.partial, self.path)
 
     def _digests(self, layer: int) -> dict[int, str]:
-        paths = {shard: checksum_path(self.partial, layer, shard) for shard in range(self.manifest.shard_count(layer))}
+        """Of the shards that are there: a table of zeros has a million that are not."""
+        folder = checksum_path(self.partial, layer, 0).parent.parent
+        shards = sorted(int(entry.name) for entry in folder.glob("[0-9]*"))
+        paths = {shard: checksum_path(self.partial, layer, shard) for shard in shards}
         return {shard: crc_text(path.read_bytes()) for shard, path in paths.items() if path.is_file()}
 
 
