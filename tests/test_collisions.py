@@ -22,7 +22,7 @@ from hashing.ngrams.collisions import (
     size_curve,
     with_base,
 )
-from hashing.ngrams.counter import NgramCounter, resident_bytes
+from hashing.ngrams.counter import NgramCounter
 from hashing.ngrams.counts import NgramCounts
 from hashing.rule import IDENTITY
 from hashing.spec import HashSpec, assign_primes, seeded_multipliers
@@ -54,7 +54,7 @@ def counted(tmp_path: Path) -> tuple[NgramCounts, list[list[int]], CanonicalVoca
     names = tuple(f"<{i}>" for i in range(SIZE))
     vocab = CanonicalVocab(names, names, np.arange(SIZE, dtype=np.int32), names, IDENTITY.name)
     documents = [np.random.default_rng(seed).zipf(1.3, 200).clip(max=SIZE - 1) for seed in range(5)]
-    with NgramCounter(vocab, (2, 3), resident_bytes() + (256 << 20), tmp_path) as counter:
+    with NgramCounter(vocab, (2, 3), 10_000, tmp_path) as counter:
         for ids in documents:
             counter.add(ids)
         counter.write(tmp_path / "n.parquet")

@@ -25,10 +25,11 @@ from hashing.ngrams.packing import Packing
 from hashing.ngrams.runs import Run, window_edges
 from hashing.vocab import CanonicalVocab
 
-PASSES = 4  # over the text, unless a window is so full that it needs one for itself
+PASSES = 2  # over a text for each order, at least
+ROOM_SHARE = 8  # of a full buffer's n-grams that are scattered at a time
 NOWHERE = 16  # places for each thread to put what it does not want, a cache line away from the other threads'
 TEXT_BYTES = 8  # of a buffered token: its id, and at worst the start of a document
-AHEAD = CORES + 1  # windows that are counted or wait while one is written
+AHEAD = max(CORES - 1, 1)  # windows that are counted, or wait, while the one before is taken
 
 Result = TypeVar("Result")
 
@@ -36,8 +37,8 @@ Result = TypeVar("Result")
 def occurrence_bytes(packing: Packing) -> int:
     """The most memory that a scattered n-gram, all of them distinct, takes until it is written.
 
-    That is its place among the scattered and among the found, and twice as a row of a table: in this pass and in the one before,
-    which is still being written.
+    That is its place among the scattered, its place among the found, and two rows of tables: its own, and that of another from
+    the pass before, which is still being written.
     """
     wide = 8 * packing.wide(packing.longest)
     return 12 + wide + 16 + wide + 2 * (4 * packing.longest + 17)
@@ -52,29 +53,34 @@ class Stretch:
 
 
 class Buffer:
-    def __init__(self, capacity: int, room: int, packing: Packing) -> None:
-        """For `capacity` tokens and document ends; at most `room` n-grams are scattered at a time."""
-        self.packing, self.room = packing, room
+    def __init__(self, capacity: int, longest_document: int, packing: Packing) -> None:
+        """For `capacity` tokens and document ends; no document is longer than `longest_document` tokens."""
+        self.packing = packing
+        self.room = longest_document + capacity // ROOM_SHARE  # n-grams that are scattered at a time, at most
         self.first = packing.longest  # what lies before it was counted with an earlier bufferful
         self.ids = np.zeros(capacity + self.first, np.uint32)
         self.fill = self.first
         self.starts = array("q")  # of documents
         self._threads = ThreadPoolExecutor(CORES, thread_name_prefix="count")
-        self._allocate(0, 0)
+        self._scattered = np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint32)
 
     def fits(self, tokens: int) -> bool:
         return self.fill + tokens + 1 <= len(self.ids)
 
-    def append(self, token_ids: NDArray[np.integer], vocab: CanonicalVocab, begins: bool) -> None:
-        """Adds a document, or with `begins` false the next piece of the one before, which counts as a document of its own."""
+    def append(self, token_ids: NDArray[np.integer], vocab: CanonicalVocab, begins: bool) -> int:
+        """Adds a document, or with `begins` false the next piece of the one before, which counts as a document of its own.
+
+        Returns how many of the ids are tokens, not dead positions. Raises EngramError for an id beyond the vocabulary.
+        """
         if begins:
             self.ids[self.fill] = 0
             self.fill += 1
         self.starts.append(self.fill)
-        largest = kernel.translate(token_ids, vocab.mapping, self.ids[self.fill : self.fill + len(token_ids)])
+        largest, dead = kernel.translate(token_ids, vocab.mapping, self.ids[self.fill : self.fill + len(token_ids)])
         if largest >= len(vocab.tokens):
             raise EngramError(f"token id {largest} is outside the vocabulary of {len(vocab.tokens)} tokens")
         self.fill += len(token_ids)
+        return len(token_ids) - int(dead)
 
     def clear(self) -> None:
         """Forgets what was counted, but for what the next n-grams reach back to."""
@@ -99,13 +105,11 @@ class Buffer:
         yield from self._within_room(middle, last, windows)
 
     def runs(self, stretch: Stretch, order: int, windows: int, take: Callable[[Run], Result]) -> Iterator[Result]:
-        """What `take` makes of the distinct n-grams of each window, in order; it is called in threads.
-
-        A run's memory is used again when the result after it is asked for.
-        """
+        """What `take`, called in threads, makes of the distinct n-grams of each window, in order."""
         edges = window_edges(windows)
-        self._reserve(max(size for _, size in self._passes(stretch, edges)), order)
-        for partitions, size in self._passes(stretch, edges):
+        passes = self._passes(stretch, edges)
+        self._reserve(max(size for _, size in passes), order)
+        for partitions, size in passes:
             begins = self._scatter(stretch, order, partitions[0], partitions[-1], size)
 
             def found(window: tuple[int, int], start: int = partitions[0], begins: NDArray[np.int64] = begins) -> Result:
@@ -113,26 +117,25 @@ class Buffer:
 
             yield from self._in_turn(found, pairwise(partitions))
 
-    def _passes(self, stretch: Stretch, edges: list[int]) -> Iterator[tuple[list[int], int]]:
-        """Each pass's window edges, and how many n-grams it scatters: about as many as the others, or one window."""
+    def _passes(self, stretch: Stretch, edges: list[int]) -> list[tuple[list[int], int]]:
+        """Each pass's window edges, and how many n-grams it scatters."""
         before = np.concatenate([[0], np.cumsum(stretch.sizes.sum(axis=0))])[edges]
-        most = max(-(-int(before[-1]) // PASSES), int(np.diff(before).max()))
-        begin = 0
+        largest = int(np.diff(before).max())
+        most = max(largest, min(self.room, int(before[-1]) // PASSES + largest // 2))
+        passes, begin = [], 0
         while begin < len(edges) - 1:
             end = int(np.searchsorted(before, before[begin] + most, "right")) - 1
-            yield edges[begin : end + 1], int(before[end] - before[begin])
+            passes.append((edges[begin : end + 1], int(before[end] - before[begin])))
             begin = end
+        return passes
 
     def _reserve(self, size: int, order: int) -> None:
-        """Makes room to scatter and find so many n-grams of an order."""
+        """Makes room to scatter so many n-grams of an order."""
         size += NOWHERE * (CORES + 1)
         wide_size = size if self.packing.wide(order) else 0
-        if len(self._found[0]) < size or len(self._found[1]) < wide_size:
-            self._allocate(size, wide_size)
-
-    def _allocate(self, size: int, wide_size: int) -> None:
-        self._scattered = np.empty(size, np.uint64), np.empty(wide_size, np.uint64), np.empty(size, np.uint32)
-        self._found = np.empty(size, np.uint64), np.empty(wide_size, np.uint64), *np.empty((2, size), np.uint32)
+        words, rests, _ = self._scattered
+        if len(words) < size or len(rests) < wide_size:
+            self._scattered = np.empty(size, np.uint64), np.empty(wide_size, np.uint64), np.empty(size, np.uint32)
 
     def _scatter(self, stretch: Stretch, order: int, first: int, last: int, size: int) -> NDArray[np.int64]:
         """(last - first + 1,) Where the scattered n-grams of each of the partitions first..last begin."""
@@ -151,13 +154,14 @@ class Buffer:
         return begins
 
     def _tally(self, order: int, begins: NDArray[np.int64]) -> Run:
-        first, last = begins[0], begins[-1]
-        wide = slice(first, last) if self.packing.wide(order) else slice(0)
+        """The distinct n-grams of the partitions whose scattered ones lie between `begins`."""
+        here = slice(begins[0], begins[-1])
+        wide = here if self.packing.wide(order) else slice(0)
         words, rests, documents = self._scattered
-        mixed, tails, counts, frequencies = self._found
-        found = mixed[first:last], tails[wide], counts[first:last], frequencies[first:last]
+        size = here.stop - here.start  # only what is written to becomes resident
+        found = np.empty(size, np.uint64), np.empty(wide.stop and size, np.uint64), *np.empty((2, size), np.uint32)
         bounds = np.zeros(len(begins), np.int64)
-        tally(begins - first, words[first:last], rests[wide], documents[first:last], (bounds, *found))
+        tally(begins - here.start, words[here], rests[wide], documents[here], (bounds, *found))
         mixed, tails, counts, frequencies = (field[: bounds[-1]] for field in found)
         return Run(bounds, (mixed, tails, counts, frequencies))
 

@@ -8,7 +8,7 @@ than `LONGEST_DOCUMENT` tokens counts as several, wherever that falls.
 
 import resource
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
@@ -17,15 +17,14 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError, UsageError
-from hashing.ngrams.buffer import PASSES, TEXT_BYTES, Buffer, occurrence_bytes
+from hashing.ngrams.buffer import ROOM_SHARE, TEXT_BYTES, Buffer, occurrence_bytes
 from hashing.ngrams.counts import Totals
 from hashing.ngrams.counts_writer import WINDOW_TOKENS, merged_tables, schema_of, table_of, write_counts
 from hashing.ngrams.packing import Packing
-from hashing.ngrams.runs import DiskRun, Run, window_count
+from hashing.ngrams.runs import DiskRun, window_count
 from hashing.ngrams.scratch import Scratch
 from hashing.rule import IDENTITY
 from hashing.text.token_stream import Piece
@@ -48,11 +47,11 @@ def capacity_within(memory_bytes: int, packing: Packing) -> int:
 
     Raises UsageError when that is fewer than the longest document.
     """
-    rehearse(packing.longest, packing.canonical_size)
+    rehearse()
     work_bytes = occurrence_bytes(packing)
     least = LONGEST_DOCUMENT + 1
     given = resident_bytes() + WRITING_BYTES + LONGEST_DOCUMENT * work_bytes
-    token_bytes = TEXT_BYTES + work_bytes // PASSES
+    token_bytes = TEXT_BYTES + work_bytes // ROOM_SHARE + 1
     if (capacity := (memory_bytes - given) // token_bytes) < least:
         raise UsageError(
             f"the memory budget is {memory_bytes:,} bytes, expected at least {given + least * token_bytes:,}",
@@ -62,14 +61,14 @@ def capacity_within(memory_bytes: int, packing: Packing) -> int:
 
 
 @cache
-def rehearse(longest: int, canonical_size: int) -> None:
+def rehearse() -> None:
     """Counts a handful of tokens: what the code itself takes is then resident before a budget is divided."""
     names = ("",)
     vocab = CanonicalVocab(names, names, np.zeros(1, np.int32), names, IDENTITY.name)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "n.parquet"
         for capacity in (8, 2):  # in memory, then from runs
-            with NgramCounter(vocab, (longest,), capacity, path.parent, longest_document=1) as counter:
+            with NgramCounter(vocab, (2,), capacity, path.parent, longest_document=1) as counter:
                 counter.add(np.zeros(3, np.int32))
                 counter.write(path)
 
@@ -91,7 +90,7 @@ class NgramCounter:
         self.tokens = self.documents = 0
         self._longest_document, self._window_tokens = longest_document, window_tokens
         self._packing = Packing(self.orders[-1], vocab.size)
-        self._buffer = Buffer(capacity, longest_document + capacity // PASSES, self._packing)
+        self._buffer = Buffer(capacity, longest_document, self._packing)
         self._scratch = Scratch(folder)
         self._spilled: dict[int, list[DiskRun]] = {order: [] for order in self.orders}
 
@@ -115,9 +114,8 @@ class NgramCounter:
             piece = token_ids[first : first + self._longest_document]
             if not self._buffer.fits(len(piece)):
                 self._spill()
-            self._buffer.append(piece, self.vocab, begins and first == 0)
+            self.tokens += self._buffer.append(piece, self.vocab, begins and first == 0)
         self.documents += begins
-        self.tokens += int(np.count_nonzero(token_ids >= 0))
 
     def write(self, path: Path) -> Totals:
         """Writes the file of counts. Nothing can be added afterwards. Raises EngramError when there is nothing to count."""

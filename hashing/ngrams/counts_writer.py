@@ -25,7 +25,7 @@ from hashing.ngrams.runs import DiskRun, Run, merged_windows, window_count
 from hashing.ngrams.scratch import Scratch
 
 WINDOW_TOKENS = 1 << 18  # of the corpus for each window, if n-grams were spread evenly
-WAITING = 2  # tables that wait to be written
+WAITING = 1  # tables that wait to be written, beside the one that is
 
 
 def schema_of(totals: Totals) -> pa.Schema:
@@ -55,6 +55,7 @@ def write_counts(path: Path, totals: Totals, tables: Iterable[pa.Table]) -> None
     schema = schema_of(totals)
     split = dict.fromkeys(schema.names[1:], "BYTE_STREAM_SPLIT")
     options: dict[str, Any] = {"use_dictionary": False, "write_statistics": ["order"], "column_encoding": split}
+    options["memory_pool"] = pa.system_memory_pool()  # Arrow's own keeps 10 MB more of what it frees
     waiting: deque[Future[None]] = deque()
     with (
         atomic_path(path, flushed=False) as partial,

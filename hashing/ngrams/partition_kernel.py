@@ -1,7 +1,7 @@
 """Kernels that scatter the n-grams of a text by the hash of their newest two ids, and merge sorted runs of them.
 
-Equal n-grams of any order share a partition, so each partition can be counted alone (`distinct_kernel.py`), in a table that fits
-the CPU's cache. Only the partitions of one pass are scattered at a time: what is held beside the text is a fraction of it.
+Equal n-grams of any order share a partition, so each partition can be counted alone (`distinct_kernel.py`), in a table that
+fits the CPU's cache. Only the partitions of one pass are scattered at a time: what is held beside the text is a fraction of it.
 Partitions keep the order of the text, so a document that repeats an n-gram is recognised by comparing with the last document
 that had it.
 
@@ -13,7 +13,6 @@ number, its upper bits (which for bigrams choose the partition) rotated down: no
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from hashing.base.prefetch import AHEAD_BYTES, LINE_BYTES, prefetch, prefetch_to_write
 
@@ -27,15 +26,12 @@ LOWER_HALF, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 ONE = np.uint64(1)
 
 
-def word_masks(order: int, bits: int, in_first: int) -> tuple[np.uint64, np.uint64]:
-    """Which bits of the two words an n-gram of this order fills."""
-    first = min(order, in_first)
-    return np.uint64((1 << bits * first) - 1), np.uint64((1 << bits * (order - first)) - 1)
-
-
 @njit(cache=True, nogil=True)
 def unpack(mixed, rest, bits, in_first, out):  # type: ignore[no-untyped-def]
-    """Fills `out` (order, n-grams) with canonical ids, the oldest first and -1 for what blocks; `rest` may be empty if all 0."""
+    """Fills `out` (order, n-grams) with canonical ids, the oldest first and -1 for what blocks.
+
+    `rest` is empty for n-grams that fit one word.
+    """
     order, mask = out.shape[0], np.uint64((1 << bits) - 1)
     for i in range(mixed.shape[0]):
         tail = rest[i] if rest.shape[0] > 0 else np.uint64(0)
@@ -55,18 +51,20 @@ def mix(word, rest):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def translate(token_ids, mapping, out):  # type: ignore[no-untyped-def]
-    """Fills `out` with canonical id + 1, or 0 for token ids below 0; gives the largest token id, and stops if it is too large.
+    """Fills `out` with canonical id + 1, or 0 for token ids below 0; stops if an id is too large.
 
-    Two loops, since then neither has a branch and both become vector instructions.
+    Gives the largest token id and how many are below 0. Two loops, since then neither has a branch and both become vector
+    instructions.
     """
-    largest = np.int64(-1)
+    largest, dead = np.int64(-1), np.int64(0)
     for i in range(token_ids.shape[0]):
         largest = max(largest, np.int64(token_ids[i]))
+        dead += np.int64(token_ids[i]) < 0
     if largest < mapping.shape[0]:
         for i in range(token_ids.shape[0]):
             here = np.int64(token_ids[i])
             out[i] = mapping[np.uint64(max(here, np.int64(0)))] + 1 if here >= 0 else 0
-    return largest
+    return largest, dead
 
 
 @njit(cache=True, nogil=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,5 @@ def window_edges(windows: int) -> list[int]:
 
 def merged_windows(sources: Sequence[DiskRun], windows: int) -> Iterator[Run]:
     """The sum of the sources, window by window, so that few n-grams are held at a time."""
-    edges = window_edges(windows)
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in pairwise(window_edges(windows)):
         yield reduce(merged, (source.part(first, last) for source in sources))
