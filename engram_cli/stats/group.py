@@ -103,7 +103,7 @@ def merge(
     """
     from engram_cli.output import print_json
     from hashing.base.atomic import refuse_overwrite
-    from hashing.ngrams.counts import merge_counts
+    from hashing.ngrams.counts_writer import merge_counts
 
     refuse_overwrite(out, force)
     totals = merge_counts(parts, out)
