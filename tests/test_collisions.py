@@ -17,6 +17,7 @@ from hashing.ngrams.collisions import (
     effective,
     head_collisions,
     joint_collisions,
+    mixes,
     occupancy,
     shared_weight,
     size_curve,
@@ -131,6 +132,19 @@ def test_more_rows_collide_less(counted: tuple[NgramCounts, list[list[int]], Can
         shared = [p.shared_percent for p in points if (p.layer, p.order) == (layer, 3)]
         assert shared == sorted(shared, reverse=True)
     assert with_base(make_spec(), 500).primes[0][0][0] == 503
+
+
+@pytest.mark.parametrize("base", [200_000, 2**59])
+def test_tables_far_larger_than_their_ngrams(base: int) -> None:
+    """The larger ones fit no memory."""
+    grams = random_grams(3000, 2)
+    spec = make_spec(base=base)
+    for head, shared in head_collisions(spec, 1, 2, grams):
+        rows, load = np.unique(mixes(spec, 1, grams.ids) % head.rows, return_counts=True)
+        assert head.occupied.found == len(rows)
+        assert head.shared.found == load[load > 1].sum() == shared.sum()
+        assert head.heaviest[0].row in rows
+        assert head.heaviest[0].traffic_percent >= 100 * grams.counts.max() / grams.counts.sum() - 1e-9
 
 
 def test_counts_of_another_vocabulary_are_refused(counted: tuple[NgramCounts, list[list[int]], CanonicalVocab]) -> None:

@@ -102,11 +102,12 @@ def documents() -> list[NDArray[np.int32]]:
     return np.split(ids, np.sort(np.random.default_rng(1).integers(0, len(ids), 40)))
 
 
-def test_spilling_changes_nothing(tmp_path: Path, documents: list[NDArray[np.int32]]) -> None:
+def test_spilling_changes_nothing(tmp_path: Path) -> None:
+    documents = np.split(skewed(24_000, 3000), np.sort(np.random.default_rng(1).integers(0, 24_000, 40)))
     vocab = small_vocab(3000)
-    cut = {"longest_document": 5000, "window_tokens": 2000}
+    cut = {"longest_document": 1000, "window_tokens": 2000}
     files = []
-    for capacity in (CAPACITY, 11_000):
+    for capacity in (CAPACITY, 2200):
         with NgramCounter(vocab, (2, 3, 4), capacity, tmp_path, **cut) as counter:
             for ids in documents:
                 counter.add(ids)
@@ -163,6 +164,18 @@ def test_shards_split_documents(tmp_path: Path) -> None:
     assert sum(map(len, pieces)) == 10
     with pytest.raises(EngramError, match="shard 4/3 does not exist"):
         Shard(3, 3)
+
+
+def test_a_file_of_other_encodings_and_row_groups_is_the_same_counts(tmp_path: Path) -> None:
+    """As files were written before: whole numbers, other row groups."""
+    ids = np.array([1, 2, 3, 1, 2, 4])
+    new = count(tmp_path, [ids], (2, 3), small_vocab(6), "new")
+    pq.write_table(pq.read_table(new.path), tmp_path / "old.parquet", row_group_size=3, use_dictionary=["order"])
+    old = NgramCounts.open(tmp_path / "old.parquet")
+    assert all(as_dict(old, order) == as_dict(new, order) for order in (2, 3))
+    merge_counts([old.path, new.path], tmp_path / "both.parquet")
+    both = as_dict(NgramCounts.open(tmp_path / "both.parquet"), 2)
+    assert both == {ngram: (2 * n, 2 * documents) for ngram, (n, documents) in as_dict(new, 2).items()}
 
 
 def test_files_of_other_vocabularies_or_orders_do_not_merge(tmp_path: Path, documents: list[NDArray[np.int32]]) -> None:

@@ -40,7 +40,7 @@ def bench_count(
 
     import numpy as np
 
-    from engram_cli.bench.count_speed import THREADS, measure, skewed_ids
+    from engram_cli.bench.count_speed import THREADS, measure, peak_bytes, skewed_ids
     from engram_cli.output import note, print_json
     from hashing.text.token_stream import array_pieces
 
@@ -49,37 +49,39 @@ def bench_count(
     if ids:
         stream = np.concatenate([piece.token_ids for piece in array_pieces(ids, "")])[: max(sizes)].astype(np.int32)
     folder.mkdir(parents=True, exist_ok=True)
+    vocab_size = max(int(stream.max()) + 1, RANDOM_IDS)
+    found: list[tuple[CountSpeed, dict[str, int]]] = []
     with TemporaryDirectory(dir=folder) as name:
-        speeds = [
-            measure(stream[:size], max(int(stream.max()) + 1, RANDOM_IDS), n, Path(name))
-            for n in order or ORDERS
-            for size in sizes
-        ]
-    threads = {way: THREADS[way] for way in speeds[0].sec}
+        for n in order or ORDERS:
+            for size in sizes:
+                speed = measure(stream[:size], vocab_size, n, Path(name))
+                found.append((speed, {way: peak_bytes(way, stream[:size], vocab_size, n, Path(name)) for way in speed.sec}))
+    threads = {way: THREADS[way] for way in found[0][0].sec}
     if json:
-        print_json({"threads": threads, "counts": [_content(speed) for speed in speeds]})
+        print_json({"threads": threads, "counts": [_content(speed, peaks) for speed, peaks in found]})
         return
-    for speed in speeds:
-        _print(speed, threads)
+    for speed, peaks in found:
+        _print(speed, peaks, threads)
     if "duckdb" not in threads:
         note("duckdb is not installed: pip install 'engram-tables[bench]' adds it")
 
 
-def _content(speed: "CountSpeed") -> dict[str, Any]:
+def _content(speed: "CountSpeed", peaks: dict[str, int]) -> dict[str, Any]:
     return asdict(speed) | {
+        "peak_bytes": peaks,
         "times_numpy": speed.times("numpy", "engram"),
         "times_duckdb": speed.times("duckdb", "engram"),
         "times_duckdb_file": speed.times("duckdb_file", "engram_file"),
     }
 
 
-def _print(speed: "CountSpeed", threads: dict[str, int]) -> None:
+def _print(speed: "CountSpeed", peaks: dict[str, int], threads: dict[str, int]) -> None:
     from engram_cli.output import print_table
 
     def line(way: str) -> tuple[object, ...]:
         ours = "engram_file" if way.endswith("_file") else "engram"
         sec, written = speed.sec[way], speed.file_bytes.get(way)
-        memory = speed.peak_bytes[way] / 1e6
+        memory = peaks[way] / 1e6
         size = "" if written is None else written / 1e6
         return WAYS[way], threads[way], 1000 * sec, speed.tokens / sec / 1e6, speed.times(way, ours), memory, size
 

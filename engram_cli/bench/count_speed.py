@@ -36,14 +36,13 @@ THREADS = {"engram": CORES, "engram_file": CORES, "duckdb": CORES, "duckdb_file"
 
 @dataclass(frozen=True, slots=True)
 class CountSpeed:
-    """What it takes to count one order of a stream of tokens, by way."""
+    """How long it takes to count one order of a stream of tokens, by way."""
 
     order: int
     tokens: int
     distinct: int
     sec: dict[str, float]
     file_bytes: dict[str, int]
-    peak_bytes: dict[str, int]  # beyond what the process held with its modules loaded and the ids made
 
     def times(self, peer: str, ours: str) -> float | None:
         """How many times faster ours is; None without the peer."""
@@ -139,13 +138,12 @@ def measure(ids: NDArray[np.int32], size: int, order: int, folder: Path, rounds:
     ways = CountWays(ids, size, order, folder)
     sec = {way: min(times) for way, times in time_in_turn(ways.all(), rounds).items()}
     file_bytes = {way: ways.path(way).stat().st_size for way in sec if ways.path(way).exists()}
+    return CountSpeed(order, len(ids), ways.engram(), sec, file_bytes)
+
+
+def peak_bytes(way: str, ids: NDArray[np.int32], size: int, order: int, folder: Path) -> int:
+    """By how much one way's memory grows, in a process of its own that has its modules loaded and the ids made."""
     np.save(folder / "ids.npy", ids)
-    peaks = {way: peak_bytes(way, size, order, folder) for way in sec}
-    return CountSpeed(order, len(ids), ways.engram(), sec, file_bytes, peaks)
-
-
-def peak_bytes(way: str, size: int, order: int, folder: Path) -> int:
-    """What one way's memory grows by at most, in a process of its own, over the ids saved in `folder`."""
     command = [sys.executable, "-m", "engram_cli.bench.count_memory", way, str(size), str(order), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(json.loads(done.stdout))

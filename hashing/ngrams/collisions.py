@@ -15,6 +15,7 @@ from hashing.ngrams.counts import NgramCounts
 from hashing.spec import HashSpec, assign_primes
 
 HEAVIEST = 5  # rows named per head
+SPARSE_ROWS = 32  # for each n-gram: beyond, a head's rows are sorted instead of counted into a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +143,8 @@ def head_collisions(
     mix = mixes(spec, layer, grams.ids)
     ones = np.ones(len(mix), np.int64)
     for head, modulus in enumerate(spec.primes[spec.layer_index(layer)][order - 2]):
-        rows = mix % modulus
-        load = np.bincount(rows, minlength=modulus)
+        names, rows = _numbered(mix % modulus, modulus)
+        load = np.bincount(rows, minlength=len(names))
         shared = load[rows] > 1
         figures = HeadCollisions(
             layer=layer,
@@ -154,12 +155,24 @@ def head_collisions(
             occupied=Compared(int(np.count_nonzero(load)), *occupancy(len(mix), modulus)),
             shared=Compared(int(np.count_nonzero(shared)), *shared_weight(ones, modulus)),
             shared_traffic=Compared(int(grams.counts[shared].sum()), *shared_weight(grams.counts, modulus)),
-            heaviest=_heaviest(rows, load, grams),
+            heaviest=_heaviest(names, rows, load, grams),
         )
         yield figures, shared
 
 
-def _heaviest(rows: NDArray[np.int64], load: NDArray[np.int64], grams: Effective) -> tuple[HeavyRow, ...]:
+def _numbered(rows: NDArray[np.int64], modulus: int) -> tuple[Sequence[int] | NDArray[np.int64], NDArray[np.int64]]:
+    """(names, numbers (D,)) such that names[numbers] are the rows: all rows of the table, or only those read of a large one.
+
+    A table of 2^61 rows fits no memory, and one far larger than its n-grams takes longer to clear than these to sort.
+    """
+    if modulus <= SPARSE_ROWS * len(rows):
+        return range(modulus), rows
+    return np.unique(rows, return_inverse=True)
+
+
+def _heaviest(
+    names: Sequence[int] | NDArray[np.int64], rows: NDArray[np.int64], load: NDArray[np.int64], grams: Effective
+) -> tuple[HeavyRow, ...]:
     traffic = np.bincount(rows, grams.counts, len(load))
     top = np.argpartition(traffic, -min(HEAVIEST, len(traffic)))[-HEAVIEST:]
     found = []
@@ -167,7 +180,8 @@ def _heaviest(rows: NDArray[np.int64], load: NDArray[np.int64], grams: Effective
         if load[row]:
             inside = np.flatnonzero(rows == row)
             ngram = tuple(grams.ids[inside[np.argmax(grams.counts[inside])]].tolist())
-            found.append(HeavyRow(int(row), 100 * float(traffic[row] / grams.counts.sum()), int(load[row]), ngram))
+            share = 100 * float(traffic[row] / grams.counts.sum())
+            found.append(HeavyRow(int(names[row]), share, int(load[row]), ngram))
     return tuple(found)
 
 

@@ -68,7 +68,9 @@ class Corpus:
         """
         found: list[tuple[Path, bool]] = []
         for root in self.roots:
-            refuse_absent(root)
+            if not root.exists():
+                raise EngramError(f"no such file or folder: {root}", hint="name a text file or a folder of them")
+            refuse_pipe(root)
             found += [(file, False) for file in self._walk(root)] if root.is_dir() else [(root, True)]
         if not found:
             raise EngramError(f"the corpus is empty: no file in {', '.join(map(str, self.roots))}")
@@ -153,10 +155,8 @@ class Corpus:
             raise EngramError(f"{file} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
 
 
-def refuse_absent(path: Path) -> None:
-    """Raises EngramError for a path that is neither a file nor a folder: reading a pipe would wait for a writer for ever."""
-    if not path.exists():
-        raise EngramError(f"no such file or folder: {path}", hint="name a file or a folder of them")
+def refuse_pipe(path: Path) -> None:
+    """Raises EngramError for what is neither a file nor a folder: reading a pipe may wait for ever."""
     if not path.is_file() and not path.is_dir():
         raise EngramError(f"{path} is a pipe, socket or device, expected a file or a folder", hint="write it to a file first")
 

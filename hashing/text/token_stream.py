@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from hashing.base.errors import EngramError
-from hashing.text.corpus import Corpus, refuse_absent
+from hashing.text.corpus import Corpus, refuse_pipe
 from hashing.text.tokenizer import encode_documents
 
 PIECE_TOKENS = 1 << 18
@@ -92,7 +92,9 @@ def array_pieces(path: Path, column: str) -> Iterator[Piece]:
 
     Raises EngramError when the file is missing, holds something else, or ends early.
     """
-    refuse_absent(path)
+    if not path.exists():
+        raise EngramError(f"no such file: {path}")
+    refuse_pipe(path)
     return _parquet_pieces(path, column) if path.suffix == ".parquet" else _npy_pieces(path)
 
 
