@@ -24,7 +24,7 @@ from hashing.ngrams.packing import Packing
 from hashing.ngrams.runs import DiskRun, Run, merged_windows, window_count
 from hashing.ngrams.scratch import Scratch
 
-WINDOW_TOKENS = 1 << 18  # of the corpus for each window, if n-grams were spread evenly
+WINDOW_TOKENS = 1 << 17  # of the corpus for each window, if n-grams were spread evenly
 WAITING = 1  # tables that wait to be written, beside the one that is
 
 
