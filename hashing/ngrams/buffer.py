@@ -26,7 +26,7 @@ from hashing.ngrams.runs import Run, window_edges
 from hashing.vocab import CanonicalVocab
 
 PASSES = 2  # over a text for each order, at least, unless it is short
-SHORT = 1 << 20  # n-grams, which are scattered at once
+SHORT = 1 << 18  # n-grams, which are scattered at once
 ROOM_SHARE = 8  # of a full buffer's n-grams that are scattered at a time
 NOWHERE = 16  # places for each thread to put what it does not want, a cache line away from the other threads'
 TEXT_BYTES = 8  # of a buffered token: its id, and at worst the start of a document
