@@ -69,7 +69,7 @@ def test_it_goes_on_where_it_stopped(folder: Path, tmp_path: Path, verb: str) ->
 
 def test_an_export_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    large = partial_path(out) / "model.safetensors"
+    large = partial_path(out) / out.name / "model.safetensors"
     interrupt(out, lambda: large.exists() and large.stat().st_blocks > 0, "export", folder / "t.zarr", "--out", out)
     assert contents(tmp_path) == []
     finish("export", folder / "t.zarr", "--out", out)
