@@ -10,10 +10,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
+from hashing.ngrams.counter import NgramCounter
+from hashing.ngrams.counts import NgramCounts
 from hashing.ngrams.scratch import Scratch
+from hashing.rule import IDENTITY
 from hashing.text.corpus import Corpus
 from hashing.text.token_stream import array_files, array_pieces
+from hashing.vocab import CanonicalVocab
+
+
+def small_vocab(size: int) -> CanonicalVocab:
+    names = ("",) * size
+    return CanonicalVocab(names, names, np.arange(size, dtype=np.int32), names, IDENTITY.name)
+
 
 KILLED = """
 import os, signal, sys
@@ -81,3 +92,19 @@ def test_a_folder_of_ids_is_its_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(EngramError, match=r"holds no token ids: there is no \.npy or \.parquet file in it"):
         array_files(tmp_path / "empty", "ids")
+
+
+def test_two_counts_into_one_file(tmp_path: Path) -> None:
+    """The second is refused while the first writes, and neither loses what the first has written."""
+    vocab = small_vocab(5)
+    with NgramCounter(vocab, (2,), 1000, tmp_path) as first, NgramCounter(vocab, (2,), 1000, tmp_path) as second:
+        for counter in (first, second):
+            counter.add(np.array([1, 2, 3, 1, 2]))
+        with atomic_path(tmp_path / "n.parquet") as partial:
+            partial.write_text("the first, still writing")
+            with pytest.raises(EngramError, match=r"n\.parquet is being written by another process"):
+                second.write(tmp_path / "n.parquet")
+            assert partial.read_text() == "the first, still writing"
+        first.write(tmp_path / "n.parquet")
+    assert NgramCounts.open(tmp_path / "n.parquet").totals.tokens == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["n.parquet"]
