@@ -69,7 +69,7 @@ def packed_keys(ids: NDArray[np.int32], order: int, size: int) -> list[NDArray[A
 
 
 class CountWays:
-    """The ways to count one order of some ids; each returns what it found."""
+    """The ways to count one order of some ids; each returns what it has found."""
 
     def __init__(self, ids: NDArray[np.int32], size: int, order: int, folder: Path) -> None:
         self.ids, self.size, self.order, self.folder = ids, size, order, folder
@@ -134,7 +134,7 @@ class CountWays:
 
 
 def measure(ids: NDArray[np.int32], size: int, order: int, folder: Path, rounds: int = ROUNDS) -> CountSpeed:
-    """Of canonical ids below `size`, one document's end after every `DOCUMENT_TOKENS`; files are written into `folder`."""
+    """Times every way to count canonical ids below `size`; files are written into `folder`."""
     ways = CountWays(ids, size, order, folder)
     sec = {way: min(times) for way, times in time_in_turn(ways.all(), rounds).items()}
     file_bytes = {way: ways.path(way).stat().st_size for way in sec if ways.path(way).exists()}

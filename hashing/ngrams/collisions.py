@@ -1,4 +1,4 @@
-"""How full the tables of a spec get and which n-grams share rows, from saved counts, beside what a uniform hash would give.
+"""Collisions: how full a spec's tables get and which n-grams share rows, from saved counts, beside a uniform hash.
 
 The n-grams are hashed again, so any spec over the same vocabulary can be asked about. For D distinct n-grams thrown into p rows
 the expectations and variances are exact, those of the classical occupancy problem; a z-score far from 0 is a bad hash.
@@ -28,7 +28,7 @@ class Compared:
 
     @property
     def z(self) -> float:
-        """How many standard deviations off; nan where a uniform hash leaves no choice."""
+        """How many standard deviations the found is from the expected; NaN where a uniform hash leaves no choice."""
         return (self.found - self.expected) / self.deviation if self.deviation > 0 else nan
 
 
@@ -108,11 +108,12 @@ def mixes(spec: HashSpec, layer: int, ids: NDArray[np.int64]) -> NDArray[np.int6
 
 
 def alone_probability(balls: int, rows: int) -> float:
-    """That a given one of `balls` thrown into `rows` has its row to itself."""
+    """The probability that one of `balls`, thrown at random into `rows`, has its row to itself."""
     return exp((balls - 1) * log1p(-1 / rows))
 
 
 def both_alone_probability(balls: int, rows: int) -> float:
+    """The probability that two given balls each have their row to themselves."""
     return (1 - 1 / rows) * exp((balls - 2) * log1p(-2 / rows)) if balls > 1 and rows > 2 else 0.0
 
 
@@ -186,6 +187,7 @@ def _heaviest(
 
 
 def joint_collisions(spec: HashSpec, layer: int, order: int, grams: Effective) -> tuple[list[HeadCollisions], JointCollisions]:
+    """Each head's figures, and those of all heads of the order together."""
     heads, shares = zip(*head_collisions(spec, layer, order, grams), strict=True)
     shared = np.stack(shares)  # (heads, D)
     moduli = [head.rows for head in heads]
@@ -245,7 +247,7 @@ class CurvePoint:
 
 
 def size_curve(spec: HashSpec, counts: NgramCounts, bases: Sequence[int]) -> list[CurvePoint]:
-    """For each base, layer and order of the spec."""
+    """The means over heads for every layer and order of the spec, with tables of each of the sizes in `bases`."""
     points = []
     for order in spec.orders:
         grams = effective(spec, counts, order)
