@@ -8,11 +8,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hashing.base.atomic import write_text
 from hashing.base.errors import EngramError, UsageError
+from hashing.base.json_object import read_json
 from hashing.spec import HashSpec
 from runtime.model.config import ModelConfig
 
 Precision = Literal["float32", "bfloat16"]
 FORMAT = 2
+MAX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,7 @@ class RunConfig:
     @classmethod
     def load(cls, path: Path) -> "RunConfig":
         """Raises EngramError for what is not JSON, lacks a key, has one too many, or holds a value of another type."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as e:
-            raise EngramError(f"{path} is not JSON: {e}") from e
-        if not isinstance(content, dict):
-            raise EngramError(f"{path} holds no JSON object")
+        content = dict(read_json(path, MAX_BYTES).members)
         if "format" not in content:
             content = _from_format_1(content, path)
         if (found := content.pop("format")) != FORMAT:
