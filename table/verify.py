@@ -137,7 +137,7 @@ def _scan_shard(store: TableStore, layer: int, shard: int, progress: Progress) -
             place = int(differs[0])
             damage = _damage(block + place, int(kept[block + place]), int(sums[place]), row_bytes, first, count)
         progress(piece.nbytes)
-    return None if damage is None else f"layer {layer}, shard {shard}: {damage}", rows
+    return (None if damage is None else f"layer {layer}, shard {shard}: {damage}"), rows
 
 
 def _damage(block: int, kept: int, found: int, row_bytes: int, first: int, rows: int) -> str:

@@ -1,4 +1,4 @@
-"""Folding: bytes are made shorter, and keep their CRC-32C, by carry-less multiplication of whole vectors (x86 with AVX-512).
+"""Folding: a block is replaced by 256 bytes of the same CRC-32C, by carry-less multiplication of vectors (x86 with AVX-512).
 
 Bytes are a polynomial over bits, and a CRC is its remainder modulo the polynomial of Castagnoli. Bytes that stand
 `FOLDED_BYTES` before others count for them times x^(8 · FOLDED_BYTES), which may be replaced by its remainder: a 64-bit

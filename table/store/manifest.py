@@ -12,7 +12,7 @@
                                  own bytes cut out; what `table/checkpoints/exporter.py` needs to give back the same bytes
 
 All arrays are uncompressed and little-endian. A shard is one chunk and one file, so any Zarr reader opens it and we map it: its
-size is a whole number of rows and of 64 KiB, the largest memory page in use. An absent shard is rows of zeros.
+size is a whole number of rows and of 64 KiB, the largest plain memory page in use. An absent shard is rows of zeros.
 
 The manifest: `format`, `complete`, `encoding`, `head_dim`, `spec` (HashSpec), `step` (of the training that wrote it, or null),
 `canonical` (`tokens`, `crc32c`, or null), `layers` (per block number: `shard_rows`; `scale`, the number that table-scaled codes
