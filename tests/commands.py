@@ -31,13 +31,13 @@ class Done:
 
 def engram(*arguments: object, cwd: Path | None = None) -> Done:
     """Runs a command in this process. An exception that the command line does not translate fails the test, as a bug would."""
-    out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", newline="", write_through=True) for _ in range(2))
     with chdir(cwd or Path.cwd()), redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main([*map(str, arguments)])
-    said = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
-    code = ended.value.code
-    assert code is None or isinstance(code, int)
-    return Done(code or 0, *said)
+    for stream in (out, err):
+        stream.seek(0)
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, out.read(), err.read())
 
 
 def engram_process(*arguments: object, cwd: Path | None = None, **streams: Any) -> subprocess.Popen[str]:
