@@ -3,7 +3,7 @@
 All begin with the same canonical ids in memory. `engram` counts documents too, the others only occurrences. duckdb and numpy
 get their strongest forms: n-grams packed into one 64-bit word, and a narrow second one where they do not fit. duckdb, already
 started, groups by them with as many threads as engram has; numpy sorts them with one. With a file written, both write Parquet
-compressed by zstd at level 1, and neither waits for the drive. Best of several rounds in which all take turns.
+compressed by zstd at level 1, and neither waits for the drive. Medians of several rounds in which all take turns.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from hashing.ngrams.runs import window_count
 from hashing.rule import IDENTITY
 from hashing.vocab import CanonicalVocab
 
-ROUNDS = 8
+ROUNDS = 9
 DOCUMENT_TOKENS = 4096
 THREADS = {"engram": CORES, "engram_file": CORES, "duckdb": CORES, "duckdb_file": CORES, "numpy": 1}
 
@@ -136,7 +137,7 @@ class CountWays:
 def measure(ids: NDArray[np.int32], size: int, order: int, folder: Path, rounds: int = ROUNDS) -> CountSpeed:
     """Times every way to count canonical ids below `size`; files are written into `folder`."""
     ways = CountWays(ids, size, order, folder)
-    sec = {way: min(times) for way, times in time_in_turn(ways.all(), rounds).items()}
+    sec = {way: median(times) for way, times in time_in_turn(ways.all(), rounds).items()}
     file_bytes = {way: ways.path(way).stat().st_size for way in sec if ways.path(way).exists()}
     return CountSpeed(order, len(ids), ways.engram(), sec, file_bytes)
 

@@ -54,6 +54,8 @@ class Stretch:
 
 
 class Buffer:
+    """The canonical ids of documents, one after the other with a 0 between, and the counting of their n-grams."""
+
     def __init__(self, capacity: int, longest_document: int, packing: Packing) -> None:
         """For `capacity` tokens and document ends; no document is longer than `longest_document` tokens."""
         self.packing = packing
@@ -66,6 +68,7 @@ class Buffer:
         self._scattered = np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint32)
 
     def fits(self, tokens: int) -> bool:
+        """Whether there is room for a document of so many tokens."""
         return self.fill + tokens + 1 <= len(self.ids)
 
     def append(self, token_ids: NDArray[np.integer], vocab: CanonicalVocab, begins: bool) -> int:
@@ -157,14 +160,14 @@ class Buffer:
     def _tally(self, order: int, begins: NDArray[np.int64]) -> Run:
         """The distinct n-grams of the partitions whose scattered ones lie between `begins`."""
         here = slice(begins[0], begins[-1])
-        wide = here if self.packing.wide(order) else slice(0)
+        tails = here if self.packing.wide(order) else slice(0, 0)
         words, rests, documents = self._scattered
-        size = here.stop - here.start  # only what is written to becomes resident
-        found = np.empty(size, np.uint64), np.empty(wide.stop and size, np.uint64), *np.empty((2, size), np.uint32)
+        size, tail_size = (part.stop - part.start for part in (here, tails))  # only what is written to becomes resident
+        found = np.empty(size, np.uint64), np.empty(tail_size, np.uint64), *np.empty((2, size), np.uint32)
         bounds = np.zeros(len(begins), np.int64)
-        tally(begins - here.start, words[here], rests[wide], documents[here], (bounds, *found))
-        mixed, tails, counts, frequencies = (field[: bounds[-1]] for field in found)
-        return Run(bounds, (mixed, tails, counts, frequencies))
+        tally(begins - here.start, words[here], rests[tails], documents[here], (bounds, *found))
+        mixed, rest, counts, frequencies = (field[: bounds[-1]] for field in found)
+        return Run(bounds, (mixed, rest, counts, frequencies))
 
     def _spread(self, work: Callable[[int], object]) -> None:
         """Runs work(0) … work(CORES - 1) at once."""

@@ -45,7 +45,7 @@ def resident_bytes() -> int:
 def capacity_within(memory_bytes: int, packing: Packing) -> int:
     """How many tokens a counter may hold for the whole process to stay within `memory_bytes`.
 
-    Raises UsageError when that is fewer than the longest document.
+    Raises UsageError when that is fewer than a document may have.
     """
     rehearse()
     work_bytes = occurrence_bytes(packing)

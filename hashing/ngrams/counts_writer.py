@@ -29,9 +29,12 @@ WAITING = 1  # tables that wait to be written, beside the one that is
 
 
 def schema_of(totals: Totals) -> pa.Schema:
-    ids = [(f"id_{i}", pa.int32()) for i in range(1, totals.orders[-1] + 1)]
+    """The columns and metadata of a file of counts; only ids that some order lacks may be null: others are written faster."""
+    shortest, longest = totals.orders[0], totals.orders[-1]
+    ids = [pa.field(f"id_{i}", pa.int32(), nullable=i > shortest) for i in range(1, longest + 1)]
+    counts = [pa.field(name, pa.int64(), nullable=False) for name in ("count", "documents")]
     metadata = {METADATA_KEY: json.dumps({"format": FORMAT, **asdict(totals)}, sort_keys=True)}
-    return pa.schema([("order", pa.int8()), *ids, ("count", pa.int64()), ("documents", pa.int64())], metadata)
+    return pa.schema([pa.field("order", pa.int8(), nullable=False), *ids, *counts], metadata)
 
 
 def table_of(schema: pa.Schema, order: int, packing: Packing, run: Run) -> pa.Table:
