@@ -17,8 +17,9 @@ from hashing.base.errors import EngramError
 from table.checkpoints.family import read_checkpoint
 from table.faults import RowFaults
 from table.recoding import EncodedRows
-from table.store.checksum import BLOCK_BYTES, block_checksums, flipped_byte
+from table.store.checksum import BLOCK_BYTES, flipped_byte
 from table.store.manifest import Manifest, canonical_path, checksum_path, origin_path, read_manifest, row_step, shard_path
+from table.store.parts import scratch
 from table.store.store import TableStore
 from table.store.writer import PIECE_BYTES, THREADS, Progress, quiet
 from table.store.zarr_metadata import group_json
@@ -108,35 +109,35 @@ def _scan_shards(store: TableStore, layer: int, shards: list[int], result: Verif
     """Every byte of shards whose size is right."""
     rows = RowFaults(store.encoding, store.head_dim)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="verify") as threads:
-        for fault in threads.map(lambda shard: _scan_shard(store, layer, shard, rows, progress), shards):
+        for fault, found in threads.map(lambda shard: _scan_shard(store, layer, shard, progress), shards):
             _add(result, fault)
+            rows.add(found)
     per_shard = store.manifest.layers[layer].shard_rows
     result.faults += [f"layer {layer}, shard {row // per_shard}: row {row:,} {what}" for row, what in rows.found()]
     if rows.zero_rows:
         result.notes.append(f"layer {layer}: {rows.zero_rows:,} rows of zeros")
 
 
-def _scan_shard(store: TableStore, layer: int, shard: int, rows: RowFaults, progress: Progress) -> str | None:
-    """The first damage in a shard, by its checksums; its rows go to `rows`."""
+def _scan_shard(store: TableStore, layer: int, shard: int, progress: Progress) -> tuple[str | None, RowFaults]:
+    """The first damage in a shard, by its checksums, and what is wrong with its rows; each byte is read once."""
     kept, row_bytes = store.checksums(layer, shard), store.row_bytes
     first = shard * store.manifest.layers[layer].shard_rows
     count = min(store.manifest.layers[layer].shard_rows, store.spec.rows(layer) - first)
     step = row_step(row_bytes)
-    buffer = np.empty((max(1, PIECE_BYTES // row_bytes // step) * step, row_bytes), np.uint8)
+    buffer = scratch(max(1, PIECE_BYTES // row_bytes // step) * step, row_bytes)
+    rows = RowFaults(store.encoding, store.head_dim)
     damage = None
     for done in range(0, store.manifest.layers[layer].shard_rows, len(buffer)):
         piece = buffer[: min(len(buffer), store.manifest.layers[layer].shard_rows - done)]
         store.read_records(layer, first + done, piece)
         block = done * row_bytes // BLOCK_BYTES
-        sums = block_checksums(piece.reshape(-1))
+        sums = rows.scan_and_sum(first + done, piece, max(0, min(len(piece), count - done)))
         differs = np.flatnonzero(sums != kept[block : block + len(sums)])
         if len(differs) and damage is None:
             place = int(differs[0])
             damage = _damage(block + place, int(kept[block + place]), int(sums[place]), row_bytes, first, count)
-        if done < count:
-            rows.scan(first + done, piece[: count - done])
         progress(piece.nbytes)
-    return None if damage is None else f"layer {layer}, shard {shard}: {damage}"
+    return None if damage is None else f"layer {layer}, shard {shard}: {damage}", rows
 
 
 def _damage(block: int, kept: int, found: int, row_bytes: int, first: int, rows: int) -> str:
@@ -158,7 +159,8 @@ def _verify_checkpoint(path: Path, full: bool, tokenizer: Path | None, progress:
         rows = RowFaults(checkpoint.encoding, checkpoint.head_dim)
         source = checkpoint.rows(layer)
         with ThreadPoolExecutor(THREADS, thread_name_prefix="verify") as threads:
-            for count in threads.map(partial(_scan_piece, source, rows), source.pieces()):
+            for found, count in threads.map(partial(_scan_piece, source), source.pieces()):
+                rows.add(found)
                 progress(count)
         result.faults += [f"layer {layer}: row {row:,} {what}" for row, what in rows.found()]
         if rows.zero_rows:
@@ -166,9 +168,11 @@ def _verify_checkpoint(path: Path, full: bool, tokenizer: Path | None, progress:
     return result
 
 
-def _scan_piece(source: EncodedRows, rows: RowFaults, piece: tuple[int, int]) -> int:
-    """Gives the bytes read."""
-    records = np.empty((piece[1], source.encoding.row_bytes(source.head_dim)), np.uint8)
-    source.read(piece[0], records)
-    rows.scan(piece[0], records)
-    return records.nbytes
+def _scan_piece(source: EncodedRows, piece: tuple[int, int]) -> tuple[RowFaults, int]:
+    """What is wrong with rows of a checkpoint, and how many bytes they are."""
+    first, count = piece
+    records = np.empty((count, source.encoding.row_bytes(source.head_dim)), np.uint8)
+    source.read(first, records)
+    rows = RowFaults(source.encoding, source.head_dim)
+    rows.scan(first, records)
+    return rows, records.nbytes

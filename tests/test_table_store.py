@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +115,12 @@ def test_read_ahead_covers_records_that_cross_pages() -> None:
 
 
 def test_a_full_size_store_of_zeros_costs_kilobytes(tmp_path: Path) -> None:
-    began = time.perf_counter()
     published = named_spec("deepseek-v4.1")
     store = create_store(tmp_path / "t.zarr", published.bare_spec(), np.empty(0, np.int32), ENCODINGS["e4m3-e8m0"], 256)
-    assert time.perf_counter() - began < 2
     assert store.total_bytes == 768_022_850 * 264  # 188.83 GiB, as published
-    assert sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()) < 8192
+    files = [file for file in store.path.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 8192
+    assert {file.name for file in files} == {"zarr.json"}, "no shard is made, which is why it takes no time"
     table = store.table(14)
     assert table.rows == 384_016_682
     assert not table.gather(np.array([0, table.rows - 1])).any()

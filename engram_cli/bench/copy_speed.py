@@ -1,19 +1,22 @@
 """How fast tables are imported, exported and verified, beside `cp` and plain reading: the figures of `engram bench table`.
 
-All of them leave what they write with the system, which writes it to the drive by and by. Ways are timed in turn, several
-rounds, and the best of each counts; before each the drive has everything, so that none pays for what another wrote.
+All of them leave what they write with the system, which writes it to the drive by and by. Ways take turns, and the best round
+of each counts; before each turn what was written is removed and the drive has everything, so that none pays for another's
+writing.
 """
 
 import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from engram_cli.bench.timing import time_in_turn
+from hashing.base.cores import CORES
 from hashing.spec import assign_primes
 from table.checkpoints.deepseek import scale_name, weight_name
 from table.checkpoints.exporter import export
@@ -23,9 +26,9 @@ from table.checkpoints.importer import Import
 from table.store.store import TableStore
 from table.verify import verify
 
-ROUNDS = 8
 LAYER, HEADS, ORDERS, HEAD_DIM = 1, 8, 3, 256
-READ_BYTES = 8 << 20
+WRITE_BYTES = 8 << 20
+READ_BYTES = 256 << 10  # stays in a core's cache; 128 KiB to 8 MiB differ by a tenth
 
 
 def make_checkpoint(folder: Path, size: int) -> int:
@@ -40,7 +43,7 @@ def make_checkpoint(folder: Path, size: int) -> int:
         end += rows * width
     content = json.dumps(header).encode()
     folder.mkdir(parents=True)
-    codes = np.random.default_rng(0).integers(100, 120, READ_BYTES, dtype=np.uint8).tobytes()
+    codes = np.random.default_rng(0).integers(100, 120, WRITE_BYTES, dtype=np.uint8).tobytes()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(content).to_bytes(8, "little") + content)
         for done in range(0, end, len(codes)):
@@ -60,37 +63,41 @@ def make_checkpoint(folder: Path, size: int) -> int:
     return end
 
 
-def copy_rates(folder: Path, size: int) -> dict[str, float]:
+def copy_rates(folder: Path, size: int, rounds: int) -> dict[str, float]:
     """Bytes per second of each way, over a checkpoint made in `folder`."""
-    source, store, imported = folder / "checkpoint", folder / "t.zarr", folder / "imported.zarr"
-    out, copy = folder / "out", folder / "copy"
+    source, store = folder / "checkpoint", folder / "t.zarr"
     total = make_checkpoint(source, size)
     checkpoint = read_checkpoint(source)
     Import(checkpoint, checkpoint.encoding).run(store)
-    read_all(store)  # what is read lies in memory, for cp as for us
-    ways: dict[str, tuple[Path, Callable[[], object]]] = {
-        "cp": (copy, lambda: subprocess.run(["cp", "-r", source, copy], check=True)),
-        "import": (imported, lambda: Import(checkpoint, checkpoint.encoding).run(imported)),
-        "export": (out, lambda: export(TableStore.open(store), out)),
-        "read": (copy, lambda: read_all(store)),
-        "verify": (copy, lambda: verify(store, full=True)),
+    written = {"cp": folder / "copy", "import": folder / "imported.zarr", "export": folder / "out"}
+    ways: dict[str, Callable[[], object]] = {
+        "cp": lambda: subprocess.run(["cp", "-r", source, written["cp"]], check=True),
+        "import": lambda: Import(checkpoint, checkpoint.encoding).run(written["import"]),
+        "export": lambda: export(TableStore.open(store), written["export"]),
+        "read": lambda: read_all(store, 1),
+        "read_together": lambda: read_all(store, CORES),
+        "verify": lambda: verify(store, full=True),
     }
-    best = dict.fromkeys(ways, float("inf"))
-    for _ in range(ROUNDS):
-        for name, (written, work) in ways.items():
-            shutil.rmtree(written, ignore_errors=True)
-            os.sync()
-            began = time.perf_counter()
-            work()
-            best[name] = min(best[name], time.perf_counter() - began)
-    return {name: total / seconds for name, seconds in best.items()}
+
+    def clear() -> None:
+        for place in written.values():
+            shutil.rmtree(place, ignore_errors=True)
+        os.sync()
+
+    seconds = time_in_turn(ways, rounds, before=clear)
+    return {way: total / min(times) for way, times in seconds.items()}
 
 
-def read_all(folder: Path) -> None:
-    """Plain reading: every file through one buffer."""
-    buffer = bytearray(READ_BYTES)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb", buffering=0) as file:
-                while file.readinto(buffer):
-                    pass
+def read_all(folder: Path, threads: int) -> int:
+    """Plain reading by so many threads: every file through a buffer; gives how many bytes."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(_read, files))
+
+
+def _read(path: Path) -> int:
+    buffer, total = bytearray(READ_BYTES), 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            total += count
+    return total

@@ -11,13 +11,15 @@ WAYS = {
     "cp": "cp",
     "import": "engram table import",
     "export": "engram table export",
-    "read": "plain reading of the store",
+    "read": "plain reading of the store, one thread",
+    "read_together": "plain reading, a thread a core",
     "verify": "engram table verify --full",
 }
 
 
 def bench_table(
     checkpoint_mib: Annotated[int, typer.Option(min=64, help="Size of the checkpoint, MiB.")] = 1024,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way, of which the best counts.")] = 8,
     folder: Annotated[Path, typer.Option(help="Where it is put; removed afterwards.")] = Path("build"),
     json: Json = False,
 ) -> None:
@@ -34,13 +36,14 @@ def bench_table(
 
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as name:
-        rates = copy_rates(Path(name), checkpoint_mib << 20)
+        rates = copy_rates(Path(name), checkpoint_mib << 20, rounds)
     content = {
         "checkpoint_mib": checkpoint_mib,
         "bytes_per_sec": rates,
         "import_times_cp": rates["import"] / rates["cp"],
         "export_times_cp": rates["export"] / rates["cp"],
         "verify_times_read": rates["verify"] / rates["read"],
+        "verify_times_read_together": rates["verify"] / rates["read_together"],
     }
     if json:
         print_json(content)

@@ -21,8 +21,6 @@ from table.recoding import EncodedRows
 from table.store.origin import Cut, KeptFile
 from table.store.parts import Part, scratch
 
-ENCODING_OF = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "e4m3"}
-
 
 @dataclass(frozen=True, slots=True)
 class LayerSource:

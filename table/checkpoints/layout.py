@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 from hashing.base.errors import EngramError
-from table.checkpoints.checkpoint import ENCODING_OF
 from table.checkpoints.safetensors_file import MAX_HEADER_BYTES, Tensor, parse_header
-from table.encodings.encoding import Encoding
+from table.encodings.encoding import ENCODING_OF, Encoding
 from table.store.origin import Cut, OriginFile, Plane
 from table.store.store import TableStore
 

@@ -164,8 +164,8 @@ def encode_int4(values, scale, words):  # type: ignore[no-untyped-def]
     return saturated
 
 
-def encode_float32(values: Values, scale: np.float32, words: NDArray[np.float32]) -> int:
-    words[:] = values
+def encode_float32(values: Values, scale: np.float32, words: NDArray[np.uint32]) -> int:
+    words.view(np.float32)[:] = values
     return 0
 
 

@@ -52,15 +52,20 @@ Records = NDArray[np.uint8]  # (rows, row_bytes)
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """One line of the table above."""
+    """One line of the table above, and everything else that depends on the encoding."""
 
     name: str
     word: str  # dtype in which a kernel sees a record
     code_bits: int
-    scale_bytes: int  # per group of columns; 0: no scale in the record
-    group: int  # columns that share a scale; 0: the whole row
-    gather: Callable[..., int]
+    gather: Callable[..., int]  # `decode_kernel.py` says what it takes
     encode: Callable[..., int]
+    zarr_dtype: str  # of the array that holds the records
+    safetensors_dtype: str | None  # of the codes in a checkpoint; None: no published checkpoint has such codes
+    magnitude: int  # bits of a word that make up a code's magnitude
+    not_finite: int  # smallest magnitude that is NaN or infinite; beyond the mask where every code is a number
+    scale_bytes: int = 0  # per group of columns; 0: no scale in the record
+    group: int = 0  # columns that share a scale; 0: the whole row
+    table_scale: bool = False  # whether codes are taken against one number for the whole table
 
     def code_bytes(self, head_dim: int) -> int:
         return (head_dim * self.code_bits + 7) // 8
@@ -73,11 +78,6 @@ class Encoding:
         if not self.scale_bytes:
             return 0
         return -(-head_dim // self.group) if self.group else 1
-
-    @property
-    def table_scale(self) -> bool:
-        """Whether codes are taken against one number for the whole table."""
-        return self.name == "e4m3"
 
     def words(self, records: Records) -> NDArray[Any]:
         """(rows, row_bytes / word bytes) The records as a kernel sees them; `records` is contiguous."""
@@ -92,23 +92,27 @@ class Encoding:
     def decoded(self, records: Records, head_dim: int, scale: float = 1.0) -> Values:
         """(rows, head_dim) The values of records."""
         out = np.empty((len(records), head_dim), np.float32)
-        rows = np.arange(len(records))
-        self.gather(self.words(np.ascontiguousarray(records)), records.shape[1], rows, np.float32(scale), out)
+        contiguous = np.ascontiguousarray(records)
+        self.gather(contiguous.ctypes.data, len(records), records.shape[1], np.arange(len(records)), scale, out)
         return out
 
 
+_U8 = "uint8"
 ENCODINGS = {
     e.name: e
     for e in (
-        Encoding("float32", "<f4", 32, 0, 0, gather_float32, encode_float32),
-        Encoding("float16", "<u2", 16, 0, 0, gather_float16, encode_float16),
-        Encoding("bfloat16", "<u2", 16, 0, 0, gather_bfloat16, encode_bfloat16),
-        Encoding("e4m3-e8m0", "u1", 8, 1, GROUP, gather_e4m3_e8m0, encode_e4m3_e8m0),
-        Encoding("e4m3", "u1", 8, 0, 0, gather_e4m3, encode_e4m3),
-        Encoding("int8", "u1", 8, 2, 0, gather_int8, encode_int8),
-        Encoding("int4", "u1", 4, 2, GROUP, gather_int4, encode_int4),
+        Encoding("float32", "<u4", 32, gather_float32, encode_float32, "float32", "F32", 0x7FFFFFFF, 0x7F800000),
+        Encoding("float16", "<u2", 16, gather_float16, encode_float16, "float16", "F16", 0x7FFF, 0x7C00),
+        Encoding("bfloat16", "<u2", 16, gather_bfloat16, encode_bfloat16, "uint16", "BF16", 0x7FFF, 0x7F80),
+        Encoding("e4m3-e8m0", "u1", 8, gather_e4m3_e8m0, encode_e4m3_e8m0, _U8, "F8_E4M3", 0x7F, 0x7F, 1, GROUP),
+        Encoding("e4m3", "u1", 8, gather_e4m3, encode_e4m3, _U8, "F8_E4M3", 0x7F, 0x7F, table_scale=True),
+        Encoding("int8", "u1", 8, gather_int8, encode_int8, _U8, None, 0xFF, 0x100, 2),
+        Encoding("int4", "u1", 4, gather_int4, encode_int4, _U8, None, 0xFF, 0x100, 2, GROUP),
     )
 }
+
+# Encoding of a checkpoint's codes by their safetensors dtype, where no scales stand beside them.
+ENCODING_OF = {e.safetensors_dtype: e.name for e in ENCODINGS.values() if e.safetensors_dtype and not e.scale_bytes}
 
 
 def encoding(name: str) -> Encoding:

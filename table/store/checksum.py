@@ -8,8 +8,9 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_BYTES = 1 << 16
-POLYNOMIAL = 0x82F63B78  # bits reversed
+from table.store.checksum_kernel import BLOCK_BYTES as BLOCK_BYTES
+from table.store.checksum_kernel import POLYNOMIAL, checksum_blocks
+
 Checksums = NDArray[np.uint32]  # (blocks,)
 
 
@@ -30,9 +31,10 @@ def crc_text(data: bytes) -> str:
 
 
 def block_checksums(data: NDArray[np.uint8]) -> Checksums:
-    """One checksum per block of bytes that are a whole number of blocks."""
-    blocks = data.reshape(-1, BLOCK_BYTES)
-    return np.fromiter((google_crc32c.value(block) for block in blocks), np.uint32, len(blocks))
+    """One checksum per block of contiguous bytes that are a whole number of blocks."""
+    sums = np.empty(len(data) // BLOCK_BYTES, np.uint32)
+    checksum_blocks(data.view("<u8"), sums)
+    return sums
 
 
 ZERO_BLOCK = crc32c(bytes(BLOCK_BYTES))

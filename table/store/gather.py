@@ -1,57 +1,81 @@
 """Table: one layer's records, and the vectors of row numbers straight from them.
 
-Warm rows are decoded by a few threads, each asking for the records ahead of the one it decodes; the GIL is released, so that a
-background thread can work. Rows that may still be on the drive are asked for first (`read_ahead`), each page once and all at
-once: a page fault at a time leaves the drive idle between requests. One thread that advises MADV_WILLNEED keeps it as busy as
-dozens that read (`docs/log.md`).
+A kernel decodes rows, asking for the records ahead of the one in hand; the GIL is released, so that a background thread can
+work. Few rows are gathered by the caller alone: waking a thread takes longer. Many are cut into pieces that the caller and a
+few threads take one by one, so that a thread that is held up, or not woken in time, holds up nobody.
+
+Rows that may still be on the drive are asked for first (`read_ahead`), each page once and all at once: a page fault at a time
+leaves the drive idle between requests. One thread that advises MADV_WILLNEED keeps it as busy as dozens that read
+(`docs/log.md`).
 """
 
-import os
-from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
+from hashing.base.cores import CORES
 from table.encodings.encoding import Encoding, Records
 from table.store.shard_map import PAGE_BYTES, check, libc
 
 MADV_WILLNEED = 3
 PAGES_PER_QUERY = 1 << 20
-LEAST_TASK_BYTES = 1 << 20  # of vectors; below it one thread is faster than handing out work
-TASKS_PER_THREAD = 4  # so that a thread that is held up does not hold up all
-
+FLOAT32 = np.dtype(np.float32)
+ALONE_BYTES = 1 << 20  # of vectors; up to here the caller is done before a thread is awake
+PIECE_BYTES = 1 << 19  # of vectors; handing out smaller pieces costs more than it evens out
+PIECES_PER_THREAD = 8  # of large gathers
 
 _madvise = types.ExternalFunction("madvise", types.int32(types.int64, types.int64, types.int32))
 
 
 @njit(cache=True, nogil=True)
-def _will_need(first_pages, last_pages):  # type: ignore[no-untyped-def]
-    """Asks for runs of pages, counted from address 0; the call returns once the drive was told."""
-    for i in range(first_pages.shape[0]):
-        _madvise(first_pages[i] * PAGE_BYTES, (last_pages[i] - first_pages[i] + 1) * PAGE_BYTES, MADV_WILLNEED)
+def _will_need(base, row_bytes, rows):  # type: ignore[no-untyped-def]
+    """Asks for the pages of records of sorted `rows`, each run of neighbouring pages at once; gives how many pages.
+
+    A call returns once the drive was told.
+    """
+    pages, first, last = 0, -1, -2
+    for row in rows:
+        begin = (base + np.int64(row) * row_bytes) // PAGE_BYTES
+        if begin > last + 1:
+            if first >= 0:
+                _madvise(first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES, MADV_WILLNEED)
+                pages += last - first + 1
+            first = begin
+        last = (base + np.int64(row) * row_bytes + row_bytes - 1) // PAGE_BYTES
+    if first >= 0:
+        _madvise(first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES, MADV_WILLNEED)
+        pages += last - first + 1
+    return pages
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="gather")
+def _helpers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, CORES - 1), thread_name_prefix="gather")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A layer's table: records of any encoding, read as float32 vectors."""
 
-    records: Records  # (rows, row_bytes), usually mapped
+    records: Records  # (rows, row_bytes), contiguous, usually mapped
     encoding: Encoding
     head_dim: int
     scale: float = 1.0
+    rows: int = field(init=False, repr=False, compare=False)
+    _place: tuple[int, int, int] = field(
+        init=False, repr=False, compare=False
+    )  # address, rows, row_bytes: as a kernel takes them
 
-    @property
-    def rows(self) -> int:
-        return len(self.records)
+    def __post_init__(self) -> None:
+        assert self.records.flags.c_contiguous, "kernels find a record by its number times its size"
+        rows, row_bytes = self.records.shape
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "_place", (self.records.ctypes.data, rows, row_bytes))
 
     def gather(self, rows: NDArray[np.integer], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """(…, head_dim) The vectors of rows of any shape, into `out` if given (C-contiguous float32 of that shape).
@@ -60,40 +84,48 @@ class Table:
         """
         shape = (*rows.shape, self.head_dim)
         if out is None:
-            out = np.empty(shape, np.float32)
-        elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+            out = np.empty(shape, FLOAT32)
+        elif out.shape != shape or out.dtype != FLOAT32 or not out.flags.carray:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected contiguous float32 {shape}")
-        flat, vectors = np.ascontiguousarray(rows).reshape(-1), out.reshape(-1, self.head_dim)
-        words, kernel, scale = self.encoding.words(self.records), self.encoding.gather, np.float32(self.scale)
-        tasks = TASKS_PER_THREAD * (os.cpu_count() or 1)
-        per_task = max(1, LEAST_TASK_BYTES // (4 * self.head_dim), -(-len(flat) // tasks))
-
-        def work(first: int) -> None:
-            last = first + per_task
-            bad = kernel(words, self.records.shape[1], flat[first:last], scale, vectors[first:last])
-            if bad >= 0:
-                raise IndexError(f"row {flat[first + bad]} is outside the table's {self.rows}")
-
-        run = map if len(flat) <= per_task else _threads().map
-        deque(run(work, range(0, len(flat), per_task)), maxlen=0)
+        flat, vectors = rows.ravel(), out.reshape(-1, self.head_dim)
+        if out.nbytes <= ALONE_BYTES or CORES == 1:
+            bad = self.encoding.gather(*self._place, flat, self.scale, vectors)
+        else:
+            bad = self._gather_together(flat, vectors)
+        if bad >= 0:
+            raise IndexError(f"row {flat[bad]} is outside the table's {self.rows}")
         return out
+
+    def _gather_together(self, rows: NDArray[np.integer], vectors: NDArray[np.float32]) -> int:
+        """Gathers with the help of other threads; gives the position of the first row that the table does not have, or -1."""
+        size = max(PIECE_BYTES // (4 * self.head_dim), -(-len(rows) // (PIECES_PER_THREAD * CORES)), 1)
+        pieces = iter(range(0, len(rows), size))  # one for all: each piece is taken once
+        helpers = [_helpers().submit(self._gather_pieces, pieces, size, rows, vectors) for _ in range(CORES - 1)]
+        found = [self._gather_pieces(pieces, size, rows, vectors)]
+        found += [helper.result() for helper in helpers if not helper.cancel()]
+        return min((bad for bad in found if bad >= 0), default=-1)
+
+    def _gather_pieces(self, pieces: Iterator[int], size: int, rows: NDArray[np.integer], vectors: NDArray[np.float32]) -> int:
+        """Gathers pieces of `size` rows while there are any; stops at a row that the table does not have."""
+        for first in pieces:
+            last = first + size
+            bad = self.encoding.gather(*self._place, rows[first:last], self.scale, vectors[first:last])
+            if bad >= 0:
+                return first + int(bad)
+        return -1
 
     def read_ahead(self, rows: NDArray[np.integer]) -> int:
         """Asks the drive for all pages of rows of a mapped table at once, without waiting for them; gives how many pages.
 
-        Worth its microsecond a page only for rows that may not be in memory. Raises IndexError as `gather` does.
+        Worth its half microsecond a page only for rows that may not be in memory. Raises IndexError as `gather` does.
         """
-        flat = np.unique(rows)
-        if not len(flat):
+        ordered = np.sort(rows, axis=None)
+        if not len(ordered):
             return 0
-        if flat[0] < 0 or flat[-1] >= self.rows:
-            raise IndexError(f"rows {flat[0]} to {flat[-1]} are not all inside the table's {self.rows}")
-        begins = self.records.ctypes.data + flat.astype(np.int64) * self.records.shape[1]
-        first, last = begins // PAGE_BYTES, (begins + self.records.shape[1] - 1) // PAGE_BYTES
-        apart = np.flatnonzero(first[1:] > last[:-1] + 1) + 1  # neighbouring pages are one run
-        starts, ends = np.append(0, apart), np.append(apart, len(flat)) - 1
-        _will_need(first[starts], last[ends])
-        return int((last[ends] - first[starts] + 1).sum())
+        if ordered[0] < 0 or ordered[-1] >= self.rows:
+            raise IndexError(f"rows {ordered[0]} to {ordered[-1]} are not all inside the table's {self.rows}")
+        address, _, row_bytes = self._place
+        return int(_will_need(address, row_bytes, ordered))
 
     def advise(self, advice: int) -> None:
         """Tells the kernel how a mapped table will be read (mmap.MADV_…)."""

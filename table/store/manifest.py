@@ -47,7 +47,6 @@ MAX_SHARDS = 1 << 20  # of a store: 64 TiB in shards of the usual size
 MAX_LAYER_BYTES = 1 << 46  # a table is mapped whole, into half of a process's address space
 MAX_MANIFEST_BYTES = 64 << 20  # that of a store with MAX_SHARDS shards
 KEYS = ("format", "complete", "encoding", "head_dim", "spec", "step", "canonical", "layers", "origin")
-STORED_AS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}  # the others as uint8
 
 
 def row_step(row_bytes: int) -> int:
@@ -139,7 +138,7 @@ class Manifest:
     def nodes(self) -> Iterator[tuple[str, bytes]]:
         """Every `zarr.json` but the root's: the folder it is in, and its bytes."""
         yield from (("layers", group_json({})), ("checksums", group_json({})))
-        dtype = STORED_AS.get(self.encoding.name, "uint8")
+        dtype = self.encoding.zarr_dtype
         width = self.row_bytes // np.dtype(dtype).itemsize
         for layer, cut in self.layers.items():
             yield f"layers/{layer}", array_json((self.spec.rows(layer), width), (cut.shard_rows, width), dtype)
