@@ -41,6 +41,7 @@ VALID: dict[str, Lie] = {
     "the library's own sizes": without_keys("ngram_size", "make_ngram_vocab_size_divisible_by"),
     "the library's own seed": change_config(seed=1234),
     "blocks named twice": change_config(ple_layer_ids=[2, 2]),
+    "rows as wide as the model, said by null": change_config(hidden_size=1280, ple_embed_dim=None),
     "rows as wide as the model": lambda folder: [
         change_config(hidden_size=1280)(folder),
         without_keys("ple_embed_dim")(folder),

@@ -83,10 +83,9 @@ def _blocks(config: Config) -> tuple[int, ...]:
 
 
 def _width(config: Config) -> int:
-    """Columns of all rows that a token reads."""
-    most = MAX_HEAD_DIM * MAX_HEADS * MAX_ORDER
-    hidden = config.integer("hidden_size", least=1, most=most, default=DEFAULTS["hidden_size"])
-    return config.integer("ple_embed_dim", least=1, most=most, default=hidden)
+    """Columns of all rows that a token reads; as wide as the model where the configuration has none or null."""
+    name = "hidden_size" if config.keys.members.get("ple_embed_dim") is None else "ple_embed_dim"
+    return config.integer(name, least=1, most=MAX_HEAD_DIM * MAX_HEADS * MAX_ORDER, default=DEFAULTS["hidden_size"])
 
 
 def _fingerprint(tokenizer: Path | None) -> str:
