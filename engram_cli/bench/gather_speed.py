@@ -39,7 +39,7 @@ SIZES = (
     1 << 20,
 )  # rows of a call: one, a token's of a large model, a short prompt's, a long one's, a batch's
 PEERS = ("numpy_take", "torch_index_select", "torch_embedding")
-TURN_ROWS = 1 << 17  # of a turn, in several calls where they are short
+TURN_ROWS = 1 << 19  # of a turn, in several calls where they are short
 REST_SEC = 0.02  # before each turn: for 5 ms torch's threads wait busily for more work, and would take a core from the next way
 MOST_CALLS = 100  # of a turn
 MOST_ROWS = 1 << 23  # drawn for one size, then drawn again: 2 GiB of them, far more than caches hold

@@ -151,8 +151,9 @@ def _decode_int4(words, row, scale, out, i):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _ask_for(address, row_bytes):  # type: ignore[no-untyped-def]
-    for line in range(address & -LINE_BYTES, address + row_bytes, LINE_BYTES):
-        prefetch(line)
+    for offset in range(0, row_bytes, LINE_BYTES):
+        prefetch(address + offset)
+    prefetch(address + row_bytes - 1)  # a record need not begin with a line
 
 
 @njit(inline="always")

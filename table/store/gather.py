@@ -26,7 +26,7 @@ MADV_WILLNEED = 3
 PAGES_PER_QUERY = 1 << 20
 FLOAT32 = np.dtype(np.float32)
 ALONE_BYTES = 1 << 20  # of vectors; up to here the caller is done before a thread is awake
-PIECE_BYTES = 1 << 19  # of vectors; handing out smaller pieces costs more than it evens out
+PIECE_BYTES = 1 << 20  # of vectors; handing out smaller pieces costs more than it evens out
 PIECES_PER_THREAD = 8  # of large gathers
 
 _madvise = types.ExternalFunction("madvise", types.int32(types.int64, types.int64, types.int32))

@@ -37,6 +37,7 @@ from hashing.spec import HashSpec
 from table.encodings.encoding import ENCODINGS, Encoding
 from table.store.checksum import BLOCK_BYTES, CRC_TEXT, crc_text
 from table.store.origin import Origin, OriginFile
+from table.store.shard_map import HUGE_PAGE_BYTES
 from table.store.zarr_metadata import array_json, canonical_json, group_json
 
 FORMAT = 1
@@ -55,9 +56,13 @@ def row_step(row_bytes: int) -> int:
 
 
 def shard_rows(row_bytes: int, rows: int, shard_bytes: int = SHARD_BYTES) -> int:
-    """Rows of a shard: about `shard_bytes`, and no more than the table needs."""
-    step = row_step(row_bytes)
-    return min(max(1, shard_bytes // row_bytes // step), -(-rows // step)) * step
+    """Rows of a shard: about `shard_bytes`, at most twice that, and no more than the table needs.
+
+    A whole number of huge pages where that is not too long, so that every shard can be mapped in huge pages.
+    """
+    step, huge_step = row_step(row_bytes), lcm(row_bytes, HUGE_PAGE_BYTES) // row_bytes
+    unit = huge_step if huge_step * row_bytes <= 2 * shard_bytes else step
+    return min(max(1, shard_bytes // row_bytes // unit) * unit, -(-rows // step) * step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from io import FileIO
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from table.encodings.encoding import Records
 from table.store.checksum import BLOCK_BYTES, ZERO_BLOCK, block_checksums, crc_text
 from table.store.manifest import Manifest, canonical_path, checksum_path, origin_path, row_step, shard_path
 from table.store.origin import write_kept
+from table.store.shard_map import HUGE_PAGE_BYTES
 from table.store.zarr_metadata import group_json
 
 PIECE_BYTES = 2 << 20  # of records in hand per thread: they stay in the processor's cache from reading to writing
@@ -146,20 +148,28 @@ class StoreWriter:
         progress(rows * self.manifest.row_bytes)
 
     def _write_records(self, file: FileIO, first: int, rows: int, fill: Fill) -> NDArray[np.uint32]:
-        """Streams records through one buffer; gives the checksums of the blocks written."""
+        """Streams records through two buffers; gives the checksums of the blocks written.
+
+        A write ends where a huge page of the file does: the system then keeps the shard in huge pages, from which rows are
+        gathered faster, whatever the size of a row.
+        """
         row_bytes = self.manifest.row_bytes
         step = row_step(row_bytes)
-        piece = max(1, PIECE_BYTES // row_bytes // step) * step
-        buffer = np.empty((piece, row_bytes), np.uint8)
+        piece = -(-HUGE_PAGE_BYTES // (step * row_bytes)) * step
+        buffers = cycle(np.empty((2, piece, row_bytes), np.uint8))  # two: what is left of one is written with the next
+        left = np.empty(0, np.uint8)
         sums = []
-        for done in range(0, rows, len(buffer)):
-            count = min(len(buffer), rows - done)
+        for done in range(0, rows, piece):
+            buffer, count = next(buffers), min(piece, rows - done)
             fill(first + done, buffer[:count])
             used = buffer[: -(-count // step) * step].reshape(-1)
             used[count * row_bytes :] = 0
             blocks = used[: -(-count * row_bytes // BLOCK_BYTES) * BLOCK_BYTES]
             sums.append(block_checksums(blocks))
-            write_all(file, blocks)
+            whole = (len(left) + len(blocks)) // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+            end = len(blocks) if done + piece >= rows else whole - len(left)
+            write_all(file, left, blocks[:end])
+            left = blocks[end:]
         return np.concatenate(sums)
 
     def _is_done(self, layer: int, path: Path, checksums: Path) -> bool:
@@ -184,11 +194,14 @@ class StoreWriter:
         return {shard: crc_text(path.read_bytes()) for shard, path in paths.items() if path.is_file()}
 
 
-def write_all(file: FileIO, data: NDArray[np.uint8]) -> None:
-    """Unbuffered writes may stop short; a full drive raises OSError at the next."""
-    view = data.data
-    while len(view):
-        view = view[file.write(view) :]
+def write_all(file: FileIO, *pieces: NDArray[np.uint8]) -> None:
+    """Writes the pieces end to end, in one call if it can. It may stop short; a full drive raises OSError at the next."""
+    views = [piece.data for piece in pieces if len(piece)]
+    while views:
+        count = os.writev(file.fileno(), views)
+        while views and count >= len(views[0]):
+            count -= len(views.pop(0))
+        views[:1] = [view[count:] for view in views[:1]]
 
 
 def shard_checksums(path: Path) -> NDArray[np.uint32]:
