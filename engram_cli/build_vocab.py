@@ -10,7 +10,6 @@ from engram_cli.options import DEFAULT_RUN, CorpusPaths, Force, Json, RunDir, Te
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from hashing.text.corpus import Corpus
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
 
@@ -43,20 +42,18 @@ def build_vocab(
     from hashing.base.atomic import refuse_overwrite
     from hashing.base.errors import UsageError
     from hashing.rule import load_rule
-    from hashing.text.corpus import Corpus
     from hashing.text.tokenizer import load_tokenizer
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
 
     target = Run(run)
     if (show or against) and target.vocab_path.exists() and not (tokenizer or corpus or force):
-        _look(target, show, against, json)
+        _look(target, target.vocab(), show, against, json)
         return
     refuse_overwrite(target.vocab_path, force)
     if tokenizer and corpus:
         raise UsageError("a tokenizer and a corpus are both given; a corpus is for training one", hint="leave one out")
-    source = Corpus(tuple(corpus or ()), text_key, text_column)
-    model = load_tokenizer(tokenizer) if tokenizer else _trained(source, size)
+    model = load_tokenizer(tokenizer) if tokenizer else _trained(tuple(corpus or ()), text_key, text_column, size)
     vocab = CanonicalVocab.from_tokenizer(model, load_rule(rule))
     _save(target, model, vocab)
     _report(target, vocab, show, against, json)
@@ -78,10 +75,12 @@ def _save(target: "Run", tokenizer: "Tokenizer", vocab: "CanonicalVocab") -> Non
     new.replace(target.vocab_path)
 
 
-def _trained(corpus: "Corpus", size: int) -> "Tokenizer":
+def _trained(paths: tuple[Path, ...], text_key: str, text_column: str, size: int) -> "Tokenizer":
     from engram_cli.output import note, progress
+    from hashing.text.corpus import Corpus
     from hashing.text.tokenizer import train_tokenizer
 
+    corpus = Corpus(paths, text_key, text_column)
     note(f"training a byte-level BPE of {size:,} tokens on {', '.join(map(str, corpus.roots))}")
     with progress("documents") as bar:
         texts = (d.text for d in bar.track(corpus.documents(), description="reading") if d.side == "train")
@@ -101,7 +100,7 @@ def _report(target: "Run", vocab: "CanonicalVocab", show: str, against: Path | N
                 "fingerprint": vocab.fingerprint,
                 "mapping_sha256": vocab.mapping_sha256,
                 "classes": [{"key": key, "size": size} for key, size in classes],
-                **_looks(target, show, against),
+                **_looks(target, vocab, show, against),
             }
         )
         return
@@ -109,17 +108,16 @@ def _report(target: "Run", vocab: "CanonicalVocab", show: str, against: Path | N
     print(f"fingerprint {vocab.fingerprint}, in {target.vocab_path}")
     print_table("Largest classes", ("key", "tokens"), ((repr(key), size) for key, size in classes))
     if show or against:
-        _look(target, show, against, json)
+        _look(target, vocab, show, against, json)
 
 
-def _looks(target: "Run", word: str, against: Path | None) -> dict[str, Any]:
+def _looks(target: "Run", vocab: "CanonicalVocab", word: str, against: Path | None) -> dict[str, Any]:
     """What --show and --against found, as JSON has it."""
     from dataclasses import asdict
 
     from hashing.vocab import CanonicalVocab
     from hashing.vocab_difference import difference
 
-    vocab = target.vocab()
     looks: dict[str, Any] = {}
     if word:
         ids = target.tokenizer().encode(word, add_special_tokens=False).ids
@@ -138,10 +136,10 @@ def _looks(target: "Run", word: str, against: Path | None) -> dict[str, Any]:
     return looks
 
 
-def _look(target: "Run", word: str, against: Path | None, json: bool) -> None:
+def _look(target: "Run", vocab: "CanonicalVocab", word: str, against: Path | None, json: bool) -> None:
     from engram_cli.output import print_json, print_table
 
-    looks = _looks(target, word, against)
+    looks = _looks(target, vocab, word, against)
     if json:
         print_json(looks)
         return

@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Any
 
@@ -14,7 +15,8 @@ from engram_cli.inspect import ngram as inspect
 from engram_cli.interrupt import CommandInterruptedError
 from engram_cli.stats import group as stats
 from engram_cli.table import group as table
-from hashing.base.errors import EngramError
+from engram_cli.wrong_call import ParseError, help_was_shown, usage_error
+from hashing.base.errors import EngramError, UsageError
 
 
 class Commands(TyperGroup):
@@ -31,7 +33,6 @@ app = typer.Typer(
     help="Conditional memory for language models: address, store, train, serve and inspect Engram tables.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,
 )
 app.command("build-vocab")(build_vocab.build_vocab)
 app.command("hash")(hash.hash_text)
@@ -46,12 +47,24 @@ app.add_typer(stats.app, name="stats")
 app.add_typer(bench.app, name="bench")
 
 
-def main() -> None:
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command that the arguments name and returns its exit code; raises UsageError where they cannot be parsed."""
+    commands: Any = typer.main.get_command(app)
+    try:
+        return commands.main(arguments, prog_name="engram", standalone_mode=False) or 0
+    except ParseError as e:
+        if help_was_shown(e):
+            return UsageError.exit_code
+        raise usage_error(e, commands, arguments) from e
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and exits with its code. `arguments` are those of the process, where none are given."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        app()
+        sys.exit(run(sys.argv[1:] if arguments is None else arguments))
     except EngramError as e:
         fail(str(e), e.hint, e.exit_code)
     except KeyboardInterrupt:

@@ -28,8 +28,11 @@ SpecName: TypeAlias = Annotated[
 ]
 
 
-def chosen_rule(name: str, run: "Run", vocab: "CanonicalVocab") -> "HashSpec":
-    """Notes when a published spec over this vocabulary does not give the published model's addresses."""
+def spec_for_run(name: str, run: "Run", vocab: "CanonicalVocab") -> "HashSpec":
+    """The spec of that name over the run's vocabulary, or with no name the run's own.
+
+    Notes on stderr when a published spec over this vocabulary does not give the published model's addresses.
+    """
     from engram_cli.output import note
     from hashing.named_specs import NAMED_SPECS, chosen_spec
 

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 PIPED_WIDTH = 1000
+MIB = 1 << 20
 FOLDED_WIDTH = 10  # what a text may be folded to in a narrow terminal
 
 
@@ -69,3 +71,19 @@ def progress(unit: str) -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+@contextmanager
+def byte_progress(label: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """A bar in MiB that the yielded function moves on by a number of bytes; with a total of 0 it only counts."""
+    done = 0
+    with progress("MiB") as bars:
+        task = bars.add_task(label, total=total_bytes / MIB if total_bytes else None)
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            bars.update(task, completed=done / MIB)
+
+        yield advance
+        bars.update(task, completed=total_bytes / MIB)

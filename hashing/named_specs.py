@@ -20,6 +20,8 @@ NO_VOCAB = "none"  # the fingerprint of no vocabulary
 
 @dataclass(frozen=True, slots=True)
 class NamedSpec:
+    """What a published model fixes of its addresses and rows, whatever the vocabulary."""
+
     layers: tuple[int, ...]  # block numbers, from 0
     max_order: int
     heads: int  # per order
@@ -32,10 +34,10 @@ class NamedSpec:
     rows_multiple: int = 1
     raw_ids: bool = False  # whether it addresses by token ids, padded to `published_ids`, instead of canonical ids
     published_ids: int | None = None  # ids the published model's multipliers are drawn for
-    encoding: str = "float32"  # of the published model's rows
+    encoding: str = "float32"  # how the published model stores its rows
 
     def spec(self, vocab: CanonicalVocab) -> HashSpec:
-        """Raises EngramError when the vocabulary lacks its pad or boundary token, or is of another rule."""
+        """The spec over a vocabulary. Raises EngramError when that lacks the pad or boundary token, or is of another rule."""
         if self.raw_ids and vocab.rule != IDENTITY.name:
             raise EngramError(
                 f"the spec addresses by raw token ids, but the vocabulary was made by the rule {vocab.rule}",
@@ -48,7 +50,7 @@ class NamedSpec:
         return self.addressed(size, pad, boundary[0] if boundary else None, vocab.fingerprint)
 
     def bare_spec(self) -> HashSpec:
-        """With no vocabulary behind it: over the published number of ids, the pad token being its own canonical id."""
+        """The spec over the published number of ids, with no vocabulary behind it: the pad token is its own canonical id."""
         size = self.published_ids or UNPUBLISHED_IDS
         return self.addressed(size, self.pad_token_id, self.boundary_token_id, NO_VOCAB)
 

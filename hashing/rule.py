@@ -20,12 +20,16 @@ LONE_SPACE = "\ue000"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """A way to class tokens by what they read like."""
+
     name: str  # what fingerprints and files call it; for a normaliser of one's own, a digest of its definition
-    normalizer: Any | None  # of the tokenizers library; None: every token is a class of its own
+    normalizer: Any | None  # a normaliser of the tokenizers library; None keeps every token id apart, whatever its key
 
     def key(self, token: str, text: str) -> str:
-        """Of a token with this raw vocabulary string and this decoded text."""
-        if self.normalizer is None or "\ufffd" in text:
+        """The text that stands for a token's class; `token` is the tokenizer's own name for it, `text` what it decodes to."""
+        if self.normalizer is None:
+            return text
+        if "\ufffd" in text:
             return token
         return self.normalizer.normalize_str(text) or text
 

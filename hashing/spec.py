@@ -227,7 +227,7 @@ class HashSpec:
 
     @property
     def fingerprint(self) -> str:
-        """Of what the addresses depend on; how the multipliers came about is not part of it."""
+        """A digest of everything that addresses depend on; how the multipliers came about is not part of it."""
         content = {k: v for k, v in asdict(self).items() if k not in ("seeding", "seed")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

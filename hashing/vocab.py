@@ -33,6 +33,18 @@ SCHEMA = pa.schema(
 )
 
 
+def tokens_by_id(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The tokenizer's own name for each token id, "" for an id without a token. Raises EngramError when there is no token."""
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    tokens = [tokenizer.id_to_token(i) for i in range(size)]
+    if None in tokens:  # ids with gaps go beyond the number of tokens
+        largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+        tokens = [tokenizer.id_to_token(i) for i in range(largest + 1)]
+    if not tokens:
+        raise EngramError("the tokenizer has no tokens")
+    return tuple(token or "" for token in tokens)
+
+
 @dataclass(frozen=True, slots=True)
 class CanonicalVocab:
     """Token id to canonical id, with the key that each class stands for."""
@@ -56,15 +68,14 @@ class CanonicalVocab:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Tokenizer, rule: Rule = ENGRAM) -> "CanonicalVocab":
-        size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        if size == 0:
-            raise EngramError("the tokenizer has no tokens")
-        tokens = tuple(tokenizer.id_to_token(i) or "" for i in range(size))
-        texts = tuple(tokenizer.decode_batch([[i] for i in range(size)], skip_special_tokens=False))
+        """Raises EngramError for a tokenizer without tokens."""
+        tokens = tokens_by_id(tokenizer)
+        texts = tuple([tokenizer.decode((i,), skip_special_tokens=False) for i in range(len(tokens))])
+        keys = map(rule.key, tokens, texts)
         if rule.normalizer is None:
-            return cls(tokens, texts, np.arange(size, dtype=np.int32), texts, rule.name)
+            return cls(tokens, texts, np.arange(len(tokens), dtype=np.int32), tuple(keys), rule.name)
         ids: dict[str, int] = {}
-        mapping = [ids.setdefault(rule.key(token, text), len(ids)) for token, text in zip(tokens, texts, strict=True)]
+        mapping = [ids.setdefault(key, len(ids)) for key in keys]
         return cls(tokens, texts, np.array(mapping, np.int32), tuple(ids), rule.name)
 
     @property
@@ -78,7 +89,7 @@ class CanonicalVocab:
 
     @property
     def mapping_sha256(self) -> str:
-        """Of the mapping as little-endian int32."""
+        """The SHA-256 of the mapping as little-endian int32, in hexadecimal."""
         return hashlib.sha256(self.mapping.astype("<i4").tobytes()).hexdigest()
 
     def canonical(self, token_ids: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -86,10 +97,14 @@ class CanonicalVocab:
 
         Raises EngramError for an id beyond the vocabulary.
         """
-        ids = np.asarray(token_ids, np.int64)
-        if ids.size and int(ids.max()) >= len(self.mapping):
-            raise EngramError(f"token id {int(ids.max())} is outside the vocabulary of {len(self.mapping)} tokens")
-        return np.where(ids < 0, ids, self.mapping[np.maximum(ids, 0)])
+        from hashing.kernel import translate  # here, because numba is half as long to import as a vocabulary is to build
+
+        ids = np.asarray(token_ids, np.int64, order="C")
+        canonical = np.empty(ids.shape, np.int64)
+        largest = translate(self.mapping, ids.reshape(-1), canonical.reshape(-1))
+        if largest >= len(self.mapping):
+            raise EngramError(f"token id {largest} is outside the vocabulary of {len(self.mapping)} tokens")
+        return canonical
 
     def largest_classes(self, count: int) -> list[tuple[str, int]]:
         """(key, tokens in the class), largest first, ties in order of canonical id."""
@@ -103,12 +118,12 @@ class CanonicalVocab:
         return ids
 
     def save(self, path: Path) -> None:
-        keys = [self.keys[i] for i in self.mapping]
-        columns = [range(len(self.tokens)), self.tokens, self.texts, self.mapping, keys]
+        keys = [self.keys[i] for i in self.mapping.tolist()]
+        columns = [np.arange(len(self.tokens), dtype=np.int32), self.tokens, self.texts, self.mapping, keys]
         table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], SCHEMA)
         table = table.replace_schema_metadata({"engram.rule": self.rule, "engram.fingerprint": self.fingerprint})
         with atomic_path(path) as partial, partial.open("wb") as file:
-            pq.write_table(table, file)
+            pq.write_table(table, file, use_dictionary=False)  # few values occur twice: a dictionary would only cost time
 
     @classmethod
     def load(cls, path: Path) -> "CanonicalVocab":

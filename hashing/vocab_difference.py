@@ -9,15 +9,19 @@ from hashing.vocab import CanonicalVocab
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
+    """A token that both vocabularies have and that reads differently in the second."""
+
     token_id: int
     key: str  # in the first vocabulary
-    other_key: str
+    other_key: str  # in the second
 
 
 @dataclass(frozen=True, slots=True)
 class VocabDifference:
-    tokens: tuple[int, int]  # of each
-    canonical: tuple[int, int]
+    """Pairs are of the first vocabulary and of the second."""
+
+    tokens: tuple[int, int]  # how many token ids there are
+    canonical: tuple[int, int]  # how many canonical ids there are
     fingerprints: tuple[str, str]
     other_tokens: tuple[int, ...]  # ids that stand for another token, or are in one vocabulary only
     changed_keys: tuple[KeyChange, ...]  # ids of the same token that read differently

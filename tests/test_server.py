@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,12 +12,12 @@ import httpx
 import pytest
 
 from runtime.run import Run
+from tests.commands import engram_process
 
 
 @pytest.fixture(scope="module")
 def server(trained_run: Run) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "engram_cli.main", "serve", "--offload", "--port", "0", "--run", str(trained_run.folder)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with engram_process("serve", "--offload", "--port", 0, "--run", trained_run.folder) as process:
         try:
             yield process
             process.send_signal(signal.SIGINT)

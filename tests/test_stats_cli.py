@@ -1,30 +1,18 @@
-"""`engram stats` and `engram bench hash` as a person meets them."""
+"""`engram stats` as a person meets it."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from engram_cli.output import print_table
+from tests.commands import document, engram
 
 TEXTS = {"a.txt": "the apple and the pear\n" * 60, "b.txt": "an apple a day keeps the doctor away\n" * 60}
-
-
-def engram(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "engram_cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1])
-
-
-def answer(*arguments: object) -> dict[str, Any]:
-    done = engram(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    content: dict[str, Any] = json.loads(done.stdout)
-    return content
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +29,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_report_then_another_table_size_from_saved_counts(folder: Path) -> None:
     run = ("--run", folder / "run", "--spec", "tiny")
-    first = answer("stats", folder / "corpus", *run, "--counts", folder / "n.parquet")
+    first = document("stats", folder / "corpus", *run, "--counts", folder / "n.parquet")
     assert sum(head["distinct_ngrams"] for head in first["heads"] if head["head"] == 0) > 0
     for head in first["heads"]:
         assert head["occupied_percent"]["found"] <= 100 * head["distinct_ngrams"] / head["rows"] + 1e-9
-    again = answer("stats", *run, "--counts", folder / "n.parquet", "--base", "100,2000", "--plot", folder / "p.svg")
+    again = document("stats", *run, "--counts", folder / "n.parquet", "--base", "100,2000", "--plot", folder / "p.svg")
     assert again["totals"] == first["totals"]
     assert {point["base"] for point in again["curve"]} >= {100, 2000}
     for name in ("ranks", "occupancy", "collisions"):
@@ -59,17 +47,17 @@ def test_report_then_another_table_size_from_saved_counts(folder: Path) -> None:
 
 def test_shards_join(folder: Path) -> None:
     run = ("--run", folder / "run", "--spec", "tiny")
-    whole = answer("stats", folder / "corpus", *run, "--counts", folder / "whole.parquet")
+    whole = document("stats", folder / "corpus", *run, "--counts", folder / "whole.parquet")
     for i in (1, 2):
-        answer("stats", folder / "corpus", *run, "--counts", folder / f"part{i}.parquet", "--shard", f"{i}/2")
-    answer("stats", "merge", folder / "joined.parquet", folder / "part1.parquet", folder / "part2.parquet")
-    assert answer("stats", *run, "--counts", folder / "joined.parquet") == whole
+        document("stats", folder / "corpus", *run, "--counts", folder / f"part{i}.parquet", "--shard", f"{i}/2")
+    document("stats", "merge", folder / "joined.parquet", folder / "part1.parquet", folder / "part2.parquet")
+    assert document("stats", *run, "--counts", folder / "joined.parquet") == whole
 
 
 def test_arrays_count_like_the_text_they_came_from(folder: Path) -> None:
     run = ("--run", folder / "run", "--spec", "tiny")
     np.save(folder / "ids.npy", np.arange(200).reshape(10, 20) % 250)
-    report = answer("stats", folder / "ids.npy", *run, "--counts", folder / "ids.parquet", "--raw")
+    report = document("stats", folder / "ids.npy", *run, "--counts", folder / "ids.parquet", "--raw")
     assert (report["totals"]["tokens"], report["totals"]["documents"]) == (200, 10)
     assert report["raw"]["totals"]["tokens"] == 200
     assert report["raw"]["totals"]["canonical_size"] >= report["totals"]["canonical_size"]
@@ -77,7 +65,7 @@ def test_arrays_count_like_the_text_they_came_from(folder: Path) -> None:
 
 def test_traffic(folder: Path) -> None:
     options = ("--run", folder / "run", "--spec", "tiny", "--cache", "1MiB", "--plot", folder / "m.png")
-    report = answer("stats", "traffic", folder / "corpus", *options)
+    report = document("stats", "traffic", folder / "corpus", *options)
     assert (report["cache_bytes"], report["row_bytes"]) == (1 << 20, 32 * 4)
     assert [s["orders"] for s in report["streams"]][:3] == ["2-grams", "3-grams", "all"]
     for stream in report["streams"]:
@@ -117,7 +105,7 @@ def test_mistakes_get_one_sentence(folder: Path, tmp_path: Path, arguments: list
 
 def test_counts_of_another_vocabulary(folder: Path, tmp_path: Path) -> None:
     run = ("--run", folder / "run", "--spec", "tiny")
-    answer("stats", folder / "corpus", *run, "--counts", tmp_path / "n.parquet")
+    document("stats", folder / "corpus", *run, "--counts", tmp_path / "n.parquet")
     engram("build-vocab", "--corpus", folder / "corpus", "--size", 280, "--run", tmp_path / "other")
     done = engram("stats", "--run", tmp_path / "other", "--spec", "tiny", "--counts", tmp_path / "n.parquet")
     assert done.returncode == 1
@@ -127,8 +115,8 @@ def test_counts_of_another_vocabulary(folder: Path, tmp_path: Path) -> None:
 def test_raw_counts_of_another_corpus_are_not_compared(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("pears and plums\n" * 50)
     options = ("--run", folder / "run", "--spec", "tiny", "--counts", tmp_path / "n.parquet")
-    answer("stats", tmp_path / "other.txt", *options, "--raw")
-    answer("stats", folder / "corpus", *options, "--force")
+    document("stats", tmp_path / "other.txt", *options, "--raw")
+    document("stats", folder / "corpus", *options, "--force")
     done = engram("stats", *options, "--raw")
     assert done.returncode == 1
     assert "another corpus than the" in done.stderr
@@ -156,15 +144,8 @@ def test_a_table_without_rows_has_its_head(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_show_and_against(folder: Path) -> None:
-    shown = answer("build-vocab", "--run", folder / "run", "--show", "Apple", "--against", folder / "run" / "vocab.parquet")
+    shown = document("build-vocab", "--run", folder / "run", "--show", "Apple", "--against", folder / "run" / "vocab.parquet")
     assert shown["against"]["first_moved"] is None
     assert all("a" in c["key"] or "p" in c["key"] or "l" in c["key"] or "e" in c["key"] for c in shown["show"])
-    raw = answer("build-vocab", folder / "run", "--rule", "identity", "--run", folder / "raw")
+    raw = document("build-vocab", folder / "run", "--rule", "identity", "--run", folder / "raw")
     assert raw["tokens"] == raw["canonical"]
-
-
-def test_bench_hash_names_every_way() -> None:
-    report = answer("bench", "hash", "--spec", "engram-demo", "--tokens", 4096)["specs"]["engram-demo"]
-    assert (report["layers"], report["columns"]) == (2, 16)
-    assert set(report["ways"]) == {"numpy", "fresh", "reused", "narrow", "fill"}
-    assert report["ways"]["reused"]["times_numpy"] > 1

@@ -2,11 +2,11 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.checkpoints import GOLDEN
+from tests.commands import engram
+from tests.documents import run_python
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
@@ -18,33 +18,24 @@ def run_console(block: str, folder: Path) -> int:
     for command in commands:
         line, _, shown = command.partition("\n")
         arguments = line.removeprefix("engram ").split()
-        call = [sys.executable, "-m", "engram_cli.main", *arguments]
-        done = subprocess.run(call, capture_output=True, text=True, cwd=folder, env=environment(), timeout=60)
+        done = engram(*arguments, cwd=folder)
         assert done.returncode == 0, (line, done.stderr)
         for expected in shown.splitlines():
             assert re.search(re.escape(expected).replace("…", ".*"), done.stdout), (line, expected, done.stdout)
     return len(commands)
 
 
-def environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
 def test_the_tables_page_does_what_it_says(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "deepseek_v41_tiny", tmp_path / "checkpoint")
     (tmp_path / "checkpoint" / "expected.safetensors").unlink()
-    commands, scripts = 0, ""
+    commands, scripts, printed, names = 0, "", "", {"__name__": "__main__"}
     for language, block in BLOCK.findall((ROOT / "docs" / "tables.md").read_text()):
         if language == "console":
             commands += run_console(block, tmp_path)
             continue
         scripts += block
-        call = [sys.executable, "-W", "error", "-c", scripts]
-        done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.split("\n")[:-1] == re.findall(r"# → (.*)", scripts)
+        printed += run_python(block, names, tmp_path)
+        assert printed.split("\n")[:-1] == re.findall(r"# → (.*)", scripts)
     assert commands == 8
     assert scripts.count("# →") == 4
     restored, original = tmp_path / "restored", tmp_path / "checkpoint"

@@ -1,8 +1,6 @@
 """Ctrl-C in the middle of an import, an export and a conversion: one sentence, and nothing lost or half there."""
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +9,11 @@ import pytest
 
 from engram_cli.bench.copy_speed import make_checkpoint
 from hashing.base.atomic import partial_path, remove
-from tests.test_table_kill import assert_identical, contents
+from tests.commands import engram, engram_process
+from tests.folders import assert_identical, contents
 
 TRIES = 10
 SIZE = 192 << 20  # long enough to be interrupted in its midst, in shards of 64 MiB
-COMMAND = [sys.executable, "-m", "engram_cli.main", "table"]
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +26,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def finish(*arguments: object) -> None:
-    done = subprocess.run([*COMMAND, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = engram("table", *arguments)
     assert done.returncode == 0, done.stderr
 
 
 def interrupt(out: Path, ready: Callable[[], bool], *arguments: object) -> str:
     """What a command says that gets a Ctrl-C as soon as it is `ready`; one that ended before is started again."""
     for _ in range(TRIES):
-        command = subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        command = engram_process("table", *arguments)
         deadline = time.monotonic() + 60
         while not ready() and command.poll() is None:
             assert time.monotonic() < deadline
@@ -69,7 +66,7 @@ def test_it_goes_on_where_it_stopped(folder: Path, tmp_path: Path, verb: str) ->
 
 def test_an_export_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    large = partial_path(out) / "model.safetensors"
+    large = partial_path(out) / out.name / "model.safetensors"
     interrupt(out, lambda: large.exists() and large.stat().st_blocks > 0, "export", folder / "t.zarr", "--out", out)
     assert contents(tmp_path) == []
     finish("export", folder / "t.zarr", "--out", out)

@@ -4,11 +4,9 @@ A child is forked with everything imported and compiled, so that a hundred of th
 killed after a random share of the time that an undisturbed child takes.
 """
 
-import filecmp
 import json
 import os
 import random
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +27,8 @@ from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore, create_store
 from table.verify import verify
 from tests.checkpoints import deepseek
+from tests.commands import largest_file
+from tests.folders import assert_identical
 
 KILLS = 50
 SMALL_SHARDS = 1 << 20
@@ -99,16 +99,6 @@ def killed(job: Job, out: Path, usual: float, moments: random.Random) -> Iterato
         if deaths == KILLS:
             return
     pytest.fail(f"only {deaths} of {10 * KILLS} children were killed in time")
-
-
-def contents(path: Path) -> list[str]:
-    return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
-
-
-def assert_identical(path: Path, reference: Path) -> None:
-    names = contents(reference)
-    assert contents(path) == names
-    assert filecmp.cmpfiles(path, reference, names, shallow=False)[1:] == ([], [])
 
 
 JOBS = {"create": create_job, "import": import_job, "convert": convert_job}
@@ -226,13 +216,8 @@ def test_a_full_drive_leaves_nothing_that_passes_for_a_store(tmp_path: Path, nam
     """A limit on a file's size stands for the drive's end: the write fails with the same class of error."""
     job = {**JOBS, "export": export_job}[name](tmp_path)
     out = tmp_path / "t.zarr"
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            job(out)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with largest_file(limit), pytest.raises(OSError, match="File too large"):
+        job(out)
     assert not out.exists()
     assert state(out) in {"absent", "unfinished"}
     job(out)

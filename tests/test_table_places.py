@@ -20,7 +20,7 @@ from table.store.writer import StoreWriter
 from table.store.zarr_metadata import canonical_json
 from table.verify import verify
 from tests.checkpoints import deepseek
-from tests.test_table_kill import contents
+from tests.folders import contents
 
 Write = Callable[[Path], object]
 

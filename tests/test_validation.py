@@ -1,8 +1,6 @@
 """The validation loss of a run's model with other tables in place of its own."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,7 @@ from runtime.train.trainer import Trainer
 from runtime.validation import validate_stores
 from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore, create_store, write_store
-
-ROOT = Path(__file__).parents[1]
-
-
-def convert_command(*arguments: object) -> dict[str, Any]:
-    call = [sys.executable, "-m", "engram_cli.main", "table", "convert", "--json", *map(str, arguments)]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    content: dict[str, Any] = json.loads(done.stdout)
-    return content
+from tests.commands import document
 
 
 def test_its_own_tables_give_what_training_measured(trained_run: Run) -> None:
@@ -51,13 +40,15 @@ def test_tables_of_another_training_are_not_judged(trained_run: Run, tmp_path: P
 
 
 def test_convert_reports_the_change(trained_run: Run, tmp_path: Path) -> None:
-    report = convert_command("--run", trained_run.folder, "--encoding", "int4", "--out", tmp_path / "int4.zarr")
+    def convert(*arguments: object) -> dict[str, Any]:
+        return document("table", "convert", *arguments)
+
+    report = convert("--run", trained_run.folder, "--encoding", "int4", "--out", tmp_path / "int4.zarr")
     before, after = report["validation"]["before"], report["validation"]["after"]
     assert 0 < abs(after["nats_per_token"] - before["nats_per_token"]) < 0.1 * before["nats_per_token"]
     assert after["bits_per_byte"] / before["bits_per_byte"] == pytest.approx(after["nats_per_token"] / before["nats_per_token"])
-    again = convert_command(
-        tmp_path / "int4.zarr", "--run", trained_run.folder, "--encoding", "float32", "--out", tmp_path / "f.zarr"
-    )
+    int4 = tmp_path / "int4.zarr"
+    again = convert(int4, "--run", trained_run.folder, "--encoding", "float32", "--out", tmp_path / "f.zarr")
     assert again["validation"]["before"] == again["validation"]["after"] == after
-    alone = convert_command(tmp_path / "int4.zarr", "--run", tmp_path, "--encoding", "int8", "--out", tmp_path / "i.zarr")
+    alone = convert(int4, "--run", tmp_path, "--encoding", "int8", "--out", tmp_path / "i.zarr")
     assert alone["validation"] is None

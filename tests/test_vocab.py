@@ -4,7 +4,6 @@ import json
 import re
 import unicodedata
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -34,10 +33,16 @@ def test_published_vocabularies(name: str, request: pytest.FixtureRequest) -> No
     assert vocab.canonical(np.array(list(spots))).tolist() == list(spots.values())
 
 
-def test_129_thousand_tokens_take_at_most_three_seconds(deepseek_v4: Tokenizer) -> None:
-    start = perf_counter()
-    CanonicalVocab.from_tokenizer(deepseek_v4)
-    assert perf_counter() - start < 3
+def test_token_ids_of_any_shape_and_kind(raw_vocab: CanonicalVocab) -> None:
+    ids = np.random.default_rng(3).integers(-3, 50, (4, 6))
+    vocab = CanonicalVocab(raw_vocab.tokens[:50], raw_vocab.texts[:50], np.arange(50, dtype=np.int32) // 2, raw_vocab.keys[:25])
+    for given in (ids, ids.astype(np.int32), np.asfortranarray(ids), ids[::2, ::-3], ids[0, 0], ids[:0]):
+        found = vocab.canonical(given)
+        assert (found.shape, found.dtype) == (np.shape(given), np.int64)
+        assert np.array_equal(found, np.where(given < 0, given, given // 2))
+    ids[2, 3] = 50
+    with pytest.raises(EngramError, match="token id 50 is outside the vocabulary of 50 tokens"):
+        vocab.canonical(ids)
 
 
 def words_tokenizer(kind: str) -> Tokenizer:
@@ -75,6 +80,19 @@ def test_every_family_of_tokenizers(kind: str, tmp_path: Path) -> None:
         bare = re.sub(r"\s+", " ", "".join(c for c in plain if unicodedata.category(c) != "Mn").lower())
         assert key == (bare.strip() or (" " if text else ""))
     assert vocab.size < len(vocab.tokens)
+
+
+def test_ids_with_gaps_and_an_id_of_two_tokens() -> None:
+    """Ids may go beyond the number of tokens, and one may stand for two of them; the library decides for which."""
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 3, "c": 7}, unk_token="a"))
+    vocab = CanonicalVocab.from_tokenizer(tokenizer)
+    assert vocab.tokens == ("a", "", "", "b", "", "", "", "c")
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 1}, unk_token="a"))
+    vocab = CanonicalVocab.from_tokenizer(tokenizer)
+    assert vocab.tokens[0] == "a"
+    assert vocab.tokens[1] == tokenizer.id_to_token(1)
+    with pytest.raises(EngramError, match="the tokenizer has no tokens"):
+        CanonicalVocab.from_tokenizer(Tokenizer(models.BPE()))
 
 
 def test_identity_keeps_every_token_apart(deepseek_v4: Tokenizer) -> None:

@@ -1,108 +1,94 @@
-"""How fast rows are computed here, against the plain numpy form of the rule and against the speed of memory.
+"""How fast rows are computed here, beside numpy's forms of the rule and beside the speed of memory.
 
-Round after round all ways take turns, each called a few times in a row so that its memory is in the caches if it fits there,
-and the best call of each counts: what other programs do to the machine meanwhile then falls on all of them alike. With more
-tokens than the caches hold rows for, the speed of memory is what is measured.
+With few tokens a call is the cost; with more than the caches hold rows for, memory is. The ways take turns, a few calls in a
+row each, and the median of the rounds counts. Those that are given memory share it, and use it again for every layer.
 """
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.hasher import Hasher
+from engram_cli.bench.numpy_rows import NumpyRows
+from engram_cli.bench.timing import time_in_turn
+from hashing.base.cores import CORES
+from hashing.hasher import TASK_POSITIONS, Hasher
 from hashing.spec import HashSpec
 
-ROUNDS = 7
-CALLS = 4  # in a row
+SEQUENCE = 4096  # tokens
+ROUNDS = 9
+LEAST_CALLS, TOKENS_A_ROUND = 4, 100
 
-
-LABELS = {
-    "numpy": "numpy",
+NUMPY_WAYS = {
+    "numpy_head": "numpy, a remainder a head",
+    "numpy_order": "numpy, a remainder an order",
+    "numpy_quotient": "numpy, a quotient a head",
+}
+WAYS = {
+    "given": "compiled, given memory",
     "fresh": "compiled, new memory",
-    "reused": "compiled, given memory",
+    "layers": "compiled, all layers a call",
     "narrow": "compiled, int32 rows",
+    **NUMPY_WAYS,
     "fill": "(filling memory)",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class HashSpeed:
-    """Seconds for the rows of `tokens` tokens in all layers of a spec, one way of the `LABELS` each."""
+    """Seconds for the rows of `tokens` tokens in all layers of a spec, for each of `WAYS`."""
 
     spec: HashSpec
     tokens: int
-    threads: int
     seconds: Mapping[str, float]
 
-    @property
-    def columns(self) -> int:
-        """Of all layers."""
-        return self.spec.columns * len(self.spec.layers)
+    def threads(self, way: str) -> int:
+        shared_out = self.tokens > TASK_POSITIONS and way in {"given", "fresh", "layers", "narrow"}
+        return CORES if shared_out else 1
 
-    def tokens_per_sec(self, way: str) -> float:
-        return self.tokens / self.seconds[way]
+    def layer_microsec(self, way: str) -> float:
+        return self.seconds[way] * 1e6 / len(self.spec.layers)
 
-    def times_numpy(self, way: str) -> float:
-        return self.seconds["numpy"] / self.seconds[way]
-
-    def column_nanosec(self, way: str) -> float:
+    def row_nanosec(self, way: str) -> float:
         """Time for one row number."""
-        return self.seconds[way] * 1e9 / self.tokens / self.columns
+        return self.layer_microsec(way) * 1e3 / self.tokens / self.spec.columns
 
-    def written_bytes_per_sec(self, way: str) -> float:
-        return self.tokens * self.columns * (4 if way == "narrow" else 8) / self.seconds[way]
+    def written_gigabytes_per_sec(self, way: str) -> float:
+        return (4 if way == "narrow" else 8) / self.row_nanosec(way)
 
-
-def numpy_rows(spec: HashSpec, layer: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(B, T, columns) The rule for whole sequences without boundaries, as it is published: one array operation per head."""
-    place = spec.layer_index(layer)
-    multipliers = spec.multipliers[place]
-    length = ids.shape[1]
-    shifted = [np.pad(ids, ((0, 0), (d, 0)), constant_values=spec.pad_id)[:, :length] for d in range(spec.max_order)]
-    columns = []
-    first = 0
-    mix = shifted[0] * multipliers[0]
-    for order, heads in zip(spec.orders, spec.primes[place], strict=True):
-        mix = np.bitwise_xor(mix, shifted[order - 1] * multipliers[order - 1])
-        for prime in heads:
-            columns.append(mix % prime + first)
-            first += prime
-    return np.stack(columns, axis=2)
+    def times(self, way: str) -> float:
+        """How often the compiled way into given memory is done in the time of another."""
+        return self.seconds[way] / self.seconds["given"]
 
 
-def measure(spec: HashSpec, tokens: int, sequence: int = 4096, rounds: int = ROUNDS) -> HashSpeed:
-    """Times random ids in sequences of `sequence` tokens, at least `tokens` of them."""
-    ids = np.random.default_rng(0).integers(0, spec.canonical_size, (-(-tokens // sequence), sequence))
-    hasher = Hasher(spec)
-    wide = np.zeros((*ids.shape, spec.columns), np.int64)  # used again for every layer
+def measure(spec: HashSpec, sizes: Sequence[int], rounds: int = ROUNDS) -> list[HashSpeed]:
+    """Times random ids of each size, in sequences of at most SEQUENCE tokens; a size is rounded up to whole sequences."""
+    return [_measured(spec, size, rounds) for size in sizes]
+
+
+def _measured(spec: HashSpec, tokens: int, rounds: int) -> HashSpeed:
+    length = min(tokens, SEQUENCE)
+    ids = np.random.default_rng(0).integers(0, spec.canonical_size, (-(-tokens // length), length))
+    hasher, layers = Hasher(spec), spec.layers
+    wide = np.zeros((*ids.shape, spec.columns), np.int64)
     narrow = np.zeros(wide.shape, np.int32)
+    peers = [NumpyRows(spec, layer, wide) for layer in layers]
     ways: dict[str, Callable[[], object]] = {
-        "numpy": lambda: [numpy_rows(spec, layer, ids) for layer in spec.layers],
-        "fresh": lambda: [hasher.rows(layer, ids) for layer in spec.layers],
-        "reused": lambda: [hasher.rows(layer, ids, out=wide) for layer in spec.layers],
-        "narrow": lambda: [hasher.rows(layer, ids, out=narrow) for layer in spec.layers],
-        "fill": lambda: _fill(wide, len(spec.layers)),
+        "given": lambda: [hasher.rows(layer, ids, out=wide) for layer in layers],
+        "fresh": lambda: [hasher.rows(layer, ids) for layer in layers],
+        "layers": lambda: hasher.rows_by_layer(ids),
+        "narrow": lambda: [hasher.rows(layer, ids, out=narrow) for layer in layers],
+        "numpy_head": lambda: [peer.by_head(ids) for peer in peers],
+        "numpy_order": lambda: [peer.by_order(ids) for peer in peers],
+        "numpy_quotient": lambda: [peer.by_quotient(ids) for peer in peers],
+        "fill": lambda: _fill(wide, len(layers)),
     }
-    best = {name: min(seconds) for name, seconds in _rounds(ways, rounds).items()}
-    return HashSpeed(spec, ids.size, os.cpu_count() or 1, best)
+    seconds = time_in_turn(ways, rounds, max(LEAST_CALLS, TOKENS_A_ROUND // tokens))
+    return HashSpeed(spec, ids.size, {way: median(times) for way, times in seconds.items()})
 
 
 def _fill(array: NDArray[np.int64], times: int) -> None:
     for _ in range(times):
         array.fill(1)
-
-
-def _rounds(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every way's calls, round after round."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            for _ in range(CALLS):
-                start = perf_counter()
-                way()
-                seconds[name].append(perf_counter() - start)
-    return seconds

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir, SpecName, TextColumn, TextKey, chosen_rule
+from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir, SpecName, TextColumn, TextKey, spec_for_run
 from engram_cli.stats.counting import CorpusArguments, Counting, IdsColumn, PlotFile
 from engram_cli.stats.traffic import traffic
 
@@ -69,7 +69,7 @@ def report(
         check_format(plot)
     source = Run(run)
     vocab = source.vocab()
-    rule = chosen_rule(spec, source, vocab)
+    rule = spec_for_run(spec, source, vocab)
     path = counts or run / "ngrams.parquet"
     counting = Counting(source, corpus or [], text_key, text_column, ids_column, memory, shard)
     if corpus or force or not path.exists():

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, RunDir, SpecName, TextColumn, TextKey, chosen_rule
+from engram_cli.options import DEFAULT_RUN, Json, RunDir, SpecName, TextColumn, TextKey, spec_for_run
 from engram_cli.stats.counting import CorpusArguments, Counting, IdsColumn, PlotFile
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def traffic(
         check_format(plot)
     source = Run(run)
     vocab = source.vocab()
-    rule = chosen_rule(spec, source, vocab)
+    rule = spec_for_run(spec, source, vocab)
     pieces = Counting(source, corpus or [], text_key, text_column, ids_column, "2GiB", "").pieces()
     row_bytes = row_bytes or _row_bytes(spec, source)
     cache_rows = parse_bytes(cache) // row_bytes

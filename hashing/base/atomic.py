@@ -1,16 +1,18 @@
 """Files and folders that appear whole or not at all.
 
-Content is written beside its destination under a `.partial` name, then renamed. A reader therefore sees the old content, the
-new, or none; what an interrupted writer leaves behind says so by its name and is replaced by the next one. That holds when a
-process dies. To hold when the power fails too, content is first flushed to the drive, unless it is large and can be made again.
+Content is written in a folder beside its destination whose name ends in `.partial`, then renamed. A reader therefore sees the
+old content, the new, or none; what an interrupted writer leaves behind says so by its name and is replaced by the next one.
+That holds when a process dies. To hold when the power fails too, content is first flushed to the drive, unless it is large and
+can be made again. The folder is locked while it is written: a second writer is refused, and a dead one's lock dies with it.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hashing.base.errors import EngramError, UsageError
@@ -19,6 +21,7 @@ SYNCED_AT_ONCE = 16
 
 
 def partial_path(path: Path) -> Path:
+    """The folder in which what will be called `path` is prepared."""
     return path.with_name(path.name + ".partial")
 
 
@@ -67,20 +70,54 @@ def install(partial: Path, path: Path) -> None:
     sync(path.parent)
 
 
+def lock_partial(path: Path, own: Collection[str]) -> int:
+    """Makes the folder in which `path` is prepared, if need be, and locks it until the descriptor that is returned is closed.
+
+    Raises EngramError when another process holds it, or when there is something in it without one of the names `own`.
+    """
+    folder = partial_path(path)
+    refuse_foreign(folder, own)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with suppress(FileExistsError):
+            folder.mkdir()
+        with suppress(FileNotFoundError):
+            return _locked(folder, path)
+
+
+def _locked(folder: Path, path: Path) -> int:
+    """Raises FileNotFoundError when the writer before took the folder away, to rename or to remove it, while it was opened."""
+    with ExitStack() as unless_locked:
+        descriptor = os.open(folder, os.O_RDONLY)
+        unless_locked.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise EngramError(f"{path} is being written by another process", hint="wait until it has ended") from e
+        if not os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise FileNotFoundError(folder)
+        unless_locked.pop_all()
+    return descriptor
+
+
 @contextmanager
 def atomic_path(path: Path, flushed: bool = True) -> Iterator[Path]:
-    """A name to write a file or folder under; it takes its place at `path` when the block ends without an error."""
-    partial = partial_path(path)
-    remove(partial)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A name to write a file or folder under; it takes its place at `path` when the block ends without an error.
+
+    Raises EngramError when another process is writing `path`, or something foreign lies where it would be prepared.
+    """
+    folder = partial_path(path)
+    lock = lock_partial(path, {path.name})
     try:
+        partial = folder / path.name
+        remove(partial)
         yield partial
         if flushed:
             flush(partial)
         install(partial, path)
-    except BaseException:
-        remove(partial)
-        raise
+    finally:
+        remove(folder)
+        os.close(lock)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -102,12 +139,11 @@ def refuse_overlap(path: Path, source: Path) -> None:
         raise UsageError(f"{path} would be written over, into or around {source}, which is read", hint="name another place")
 
 
-def refuse_foreign(path: Path, own: Collection[str]) -> None:
-    """Raises EngramError when there is something at `path` that is no folder of files and folders with `own` names."""
-    for place in (path, partial_path(path)):
-        if place.is_symlink() or (place.exists() and not place.is_dir()):
-            raise EngramError(f"{place} is in the way: it is no folder", hint="move it, or name another place")
-        if foreign := sorted(entry.name for entry in place.glob("*") if entry.name not in own):
-            raise EngramError(
-                f"{place} holds {foreign[0]}, which is not replaced by what is to be written", hint="name another place"
-            )
+def refuse_foreign(place: Path, own: Collection[str]) -> None:
+    """Raises EngramError when there is something at `place` that is no folder of files and folders with `own` names."""
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise EngramError(f"{place} is in the way: it is no folder", hint="move it, or name another place")
+    if foreign := sorted(entry.name for entry in place.glob("*") if entry.name not in own):
+        raise EngramError(
+            f"{place} holds {foreign[0]}, which is not replaced by what is to be written", hint="name another place"
+        )

@@ -9,7 +9,7 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "m
 
 
 def parse_bytes(text: str) -> int:
-    """Of "1GiB", "500 MB" or "4096". Raises UsageError for anything else."""
+    """The bytes that a text like "1GiB", "500 MB" or "4096" names. Raises UsageError for anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
     if not match or match[2] not in UNITS:
         raise UsageError(f'"{text}" is not a size', hint="sizes are written like 512MiB, 2GiB or 4096")

@@ -26,7 +26,7 @@ def _request(builder: Any, address: Any, purpose: int) -> None:
 
 @intrinsic
 def prefetch(typing_context: Any, address: Any) -> Any:
-    """The line will be read."""
+    """Asks for the cache line at an address that will soon be read."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _request(builder, arguments[0], TO_READ)
@@ -37,7 +37,7 @@ def prefetch(typing_context: Any, address: Any) -> Any:
 
 @intrinsic
 def prefetch_to_write(typing_context: Any, address: Any) -> Any:
-    """The line will be written."""
+    """Asks for the cache line at an address that will soon be written."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _request(builder, arguments[0], TO_WRITE)

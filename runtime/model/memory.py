@@ -65,18 +65,19 @@ class EngramMemory(Watched):
         return self.point("key", keys), self.point("value", value)
 
     def _score(self, hidden: Tensor, keys: Tensor) -> Tensor:
-        """(B, T, M, 1) float32"""
+        """Scores (B, T, M, 1): how well each stream fits its key."""
         query = functional.rms_norm(hidden, (self.hidden,), eps=GATE_EPS) * self.query_norm
         key = functional.rms_norm(keys.to(hidden.dtype), (self.hidden,), eps=GATE_EPS) * self.key_norm
         return (query * key).sum(-1, keepdim=True) / sqrt(self.hidden)
 
     def _gate(self, score: Tensor) -> Tensor:
+        """How far the gate opens, from 0 to 1, for scores (B, T, M, 1)."""
         if self.config.gate == "signed_sqrt":
             score = score.sign() * score.abs().clamp_min(MIN_SCORE).sqrt()
         return torch.sigmoid(score)
 
     def _convolved(self, gated: Tensor, cache: BlockCache | None) -> Tensor:
-        """(B, T, M, D)"""
+        """The convolution (B, T, M, D) of gated values, which go into the cache for the positions that follow."""
         length, dilation = gated.shape[1], self.config.dilation
         normalised = functional.rms_norm(gated, (self.hidden,), eps=CONV_EPS) * self.conv_norm
         before = cache.convolved if cache else None
@@ -92,7 +93,7 @@ class EngramMemory(Watched):
         return mixed
 
     def _step(self, hidden: Tensor, vectors: Tensor, cache: BlockCache) -> Tensor:
-        """(B, 1, M, D)"""
+        """What `forward` gives, by the compiled kernel; `hidden` is (B, 1, M, D)."""
         if cache.convolved is None:
             cache.convolved = hidden.new_zeros(len(hidden), self.config.lookback, self.streams, self.hidden)
         projected, out = self.projection(vectors), torch.empty_like(hidden)

@@ -22,5 +22,5 @@ class DevicePlacement:
 
 
 def _decoded(table: Table) -> Tensor:
-    """(rows, head_dim) float32"""
+    """All rows of a table (rows, head_dim) as float32."""
     return torch.from_numpy(table.gather(np.arange(table.rows)))

@@ -33,12 +33,12 @@ class OffloadedPlacement:
         return lambda layer: self._vectors(layer, rows)
 
     def _gathered(self, layer: int, rows: LayerRows) -> Tensor:
-        """By the thread; the first layer's turn asks the drive for the rows of all."""
+        """What the thread does for a layer; its turn for the first one asks the drive for the rows of all."""
         if self._on_disk and layer == min(rows):
             for each, array in rows.items():
                 self._tables[each].read_ahead(array)
         return self._vectors(layer, rows)
 
     def _vectors(self, layer: int, rows: LayerRows) -> Tensor:
-        """(B, T, E)"""
+        """The rows of a layer side by side, (B, T, E)."""
         return torch.from_numpy(self._tables[layer].gather(rows[layer])).to(self._device).flatten(2)

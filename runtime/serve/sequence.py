@@ -29,7 +29,7 @@ class Sequence:
         return self._model.head(self._hidden(token_ids))  # type: ignore[no-any-return]
 
     def _hidden(self, token_ids: Items[int]) -> Tensor:
-        """(tokens, D)"""
+        """Hidden states (tokens, D) after each of the given tokens."""
         ids = np.array([token_ids], np.int64)
         vectors, self._history = self._lookup.following(ids, self._history)
         return self._model(torch.from_numpy(ids).to(self._model.device), vectors, self._cache)[0]  # type: ignore[no-any-return]

@@ -23,7 +23,7 @@ def choose_threads(step: Callable[[], object]) -> None:
 
 
 def _step_sec(step: Callable[[], object]) -> float:
-    """The least of several times."""
+    """Seconds of a step, the least of several."""
     step()
     least = float("inf")
     for _ in range(STEPS):

@@ -31,6 +31,6 @@ def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 
 def _role(name: str) -> str:
-    """What `blocks.0.attention.qkv.weight` is called after: `qkv`; `blocks.0.memory.conv`: `conv`."""
+    """The name that decides a parameter's role: `qkv` of `blocks.0.attention.qkv.weight`, `conv` of `blocks.0.memory.conv`."""
     *modules, last = name.split(".")
     return modules[-1] if last == "weight" else last

@@ -30,7 +30,7 @@ class Leaf:
     inverse: Tensor  # (B, T, columns) index into the unique rows
 
     def batch_vectors(self) -> Tensor:
-        """(B, T, columns·head_dim)"""
+        """The vectors of the batch (B, T, columns·head_dim), through which gradients reach the unique rows."""
         return functional.embedding(self.inverse, self.vectors).flatten(2)
 
 

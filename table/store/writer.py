@@ -8,7 +8,6 @@ Bytes are left with the system, which is already writing them to the drive, as `
 Whoever means to pull the plug next runs `sync` first; whoever suspects that somebody did has the checksums.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.base.atomic import install, partial_path, refuse_foreign, remove
+from hashing.base.atomic import install, lock_partial, partial_path, refuse_foreign, remove
 from hashing.base.errors import EngramError
 from table.encodings.encoding import Records
 from table.store.checksum import BLOCK_BYTES, ZERO_BLOCK, block_checksums, crc_text
@@ -90,22 +89,14 @@ class StoreWriter:
 
     def __enter__(self) -> "StoreWriter":
         refuse_foreign(self.path, ENTRIES)
-        self.partial.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.partial, os.O_RDONLY)
+        self._lock = lock_partial(self.path, ENTRIES)
         try:
-            self._take_lock()
             if not (self.stamp and self._same_plan()):
                 self._begin()
         except BaseException:
             os.close(self._lock)
             raise
         return self
-
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise EngramError(f"{self.path} is being written by another process", hint="wait until it has ended") from e
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not self.stamp:

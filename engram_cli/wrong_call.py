@@ -1,0 +1,36 @@
+"""A call that Typer cannot parse, told like every other error: one sentence and a hint, where Typer draws a panel."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from hashing.base.errors import UsageError
+
+# What Typer raises for every such call. It exports only this one's child, from `click` or from a copy of it by version.
+ParseError: type[Any] = typer.BadParameter.__mro__[1]
+
+
+def help_was_shown(error: Any) -> bool:
+    """Whether a group was named without a command: Typer has then printed the group's help, and says nothing more."""
+    return not error.format_message()
+
+
+def usage_error(error: Any, commands: Any, arguments: Sequence[str]) -> UsageError:
+    """Typer's message as a sentence of ours, with a hint at the help of the command that was meant.
+
+    `commands` is the tree of commands that the `arguments` were parsed by.
+    """
+    said = error.format_message().replace("Value error, ", "").replace(". Did you mean", "; did you mean").rstrip(".")
+    return UsageError(said[:1].lower() + said[1:], hint=" ".join(["engram", *named(commands, arguments), "--help"]))
+
+
+def named(commands: Any, arguments: Sequence[str]) -> list[str]:
+    """The leading arguments that name a group or a command of the tree."""
+    names = []
+    for argument in arguments:
+        if argument not in getattr(commands, "commands", {}):
+            break
+        commands = commands.commands[argument]
+        names.append(argument)
+    return names

@@ -1,0 +1,16 @@
+"""What is in a folder, compared file by file."""
+
+import filecmp
+from pathlib import Path
+
+
+def contents(path: Path) -> list[str]:
+    """The paths of all files in a folder, relative to it."""
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+
+
+def assert_identical(path: Path, reference: Path) -> None:
+    """Asserts that two folders hold the same files with the same bytes."""
+    names = contents(reference)
+    assert contents(path) == names
+    assert filecmp.cmpfiles(path, reference, names, shallow=False)[1:] == ([], [])

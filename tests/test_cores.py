@@ -1,0 +1,33 @@
+"""The cores that threads are started for are those that the process may use, and nobody counts them twice."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hashing.hasher import Hasher
+from hashing.named_specs import named_spec
+
+
+def test_a_process_held_to_one_core_counts_one() -> None:
+    core = min(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, [{core}]); from hashing.base.cores import CORES; print(CORES)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert done.stdout.strip() == "1"
+
+
+def test_a_small_call_asks_the_system_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting the cores took half of the time in which a token was hashed."""
+    hasher = Hasher(named_spec("engram-demo").bare_spec())
+
+    def refuse(*_: object) -> int:
+        raise AssertionError("the system was asked for the number of cores")
+
+    for name in ("cpu_count", "sched_getaffinity"):
+        monkeypatch.setattr(os, name, refuse)
+    assert hasher.rows(1, np.zeros((1, 1), np.int64)).shape == (1, 1, 16)
