@@ -69,11 +69,10 @@ def _start(target: "Run", corpus: "Corpus", force: bool, name: str, steps: int |
     from runtime.train.presets import preset
     from runtime.train.trainer import Trainer
 
-    target.require(target.vocab_path, "build-vocab")
+    config = preset(name, target.vocab(), fast_precision(default_device()), steps, seed)
     if target.config_path.exists() and not force:
         hint = "--resume goes on with it, --force starts again, --run names another place"
         raise EngramError(f"the run {target.folder} already has a training", hint)
-    config = preset(name, target.vocab(), fast_precision(default_device()), steps, seed)
     with progress("documents") as bar:
         reading = bar.add_task("encoding the corpus", total=None)
         return Trainer.start(target, config, corpus, lambda count: bar.advance(reading, count))

@@ -17,12 +17,13 @@ from hashing.ngrams.collisions import (
     effective,
     head_collisions,
     joint_collisions,
+    mixes,
     occupancy,
     shared_weight,
     size_curve,
     with_base,
 )
-from hashing.ngrams.counter import NgramCounter, resident_bytes
+from hashing.ngrams.counter import NgramCounter
 from hashing.ngrams.counts import NgramCounts
 from hashing.rule import IDENTITY
 from hashing.spec import HashSpec, assign_primes, seeded_multipliers
@@ -54,7 +55,7 @@ def counted(tmp_path: Path) -> tuple[NgramCounts, list[list[int]], CanonicalVoca
     names = tuple(f"<{i}>" for i in range(SIZE))
     vocab = CanonicalVocab(names, names, np.arange(SIZE, dtype=np.int32), names, IDENTITY.name)
     documents = [np.random.default_rng(seed).zipf(1.3, 200).clip(max=SIZE - 1) for seed in range(5)]
-    with NgramCounter(vocab, (2, 3), resident_bytes() + (256 << 20), tmp_path) as counter:
+    with NgramCounter(vocab, (2, 3), 10_000, tmp_path) as counter:
         for ids in documents:
             counter.add(ids)
         counter.write(tmp_path / "n.parquet")
@@ -131,6 +132,19 @@ def test_more_rows_collide_less(counted: tuple[NgramCounts, list[list[int]], Can
         shared = [p.shared_percent for p in points if (p.layer, p.order) == (layer, 3)]
         assert shared == sorted(shared, reverse=True)
     assert with_base(make_spec(), 500).primes[0][0][0] == 503
+
+
+@pytest.mark.parametrize("base", [200_000, 2**59])
+def test_tables_far_larger_than_their_ngrams(base: int) -> None:
+    """The larger ones fit no memory."""
+    grams = random_grams(3000, 2)
+    spec = make_spec(base=base)
+    for head, shared in head_collisions(spec, 1, 2, grams):
+        rows, load = np.unique(mixes(spec, 1, grams.ids) % head.rows, return_counts=True)
+        assert head.occupied.found == len(rows)
+        assert head.shared.found == load[load > 1].sum() == shared.sum()
+        assert head.heaviest[0].row in rows
+        assert head.heaviest[0].traffic_percent >= 100 * grams.counts.max() / grams.counts.sum() - 1e-9
 
 
 def test_counts_of_another_vocabulary_are_refused(counted: tuple[NgramCounts, list[list[int]], CanonicalVocab]) -> None:

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError, UsageError
-from hashing.ngrams import counter as counter_module
-from hashing.ngrams import counts as counts_module
-from hashing.ngrams.counter import NgramCounter, resident_bytes
-from hashing.ngrams.counts import NgramCounts, Packing, merge_counts
+from hashing.ngrams.counter import NgramCounter, capacity_within
+from hashing.ngrams.counts import NgramCounts
+from hashing.ngrams.counts_writer import merge_counts
+from hashing.ngrams.packing import Packing
 from hashing.rule import IDENTITY
 from hashing.text.token_stream import Shard, array_pieces
 from hashing.vocab import CanonicalVocab
 
-ROOM = 256 << 20  # over what the process already holds
+CAPACITY = 1 << 20  # tokens; more than any corpus here has but the one that is to go over its budget
 Expected = dict[tuple[int, ...], tuple[int, int]]
 
 
@@ -58,7 +58,7 @@ def as_dict(file: NgramCounts, order: int) -> Expected:
 def count(
     folder: Path, documents: Iterable[NDArray[np.integer]], orders: Sequence[int], vocab: CanonicalVocab, name: str = "n"
 ) -> NgramCounts:
-    with NgramCounter(vocab, orders, resident_bytes() + ROOM, folder) as counter:
+    with NgramCounter(vocab, orders, CAPACITY, folder) as counter:
         for ids in documents:
             counter.add(ids)
         counter.write(folder / f"{name}.parquet")
@@ -102,24 +102,36 @@ def documents() -> list[NDArray[np.int32]]:
     return np.split(ids, np.sort(np.random.default_rng(1).integers(0, len(ids), 40)))
 
 
-def test_spilling_changes_nothing(tmp_path: Path, documents: list[NDArray[np.int32]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spilling_changes_nothing(tmp_path: Path) -> None:
+    documents = np.split(skewed(24_000, 3000), np.sort(np.random.default_rng(1).integers(0, 24_000, 40)))
     vocab = small_vocab(3000)
-    monkeypatch.setattr(counter_module, "LONGEST_DOCUMENT", 5000)
-    whole = count(tmp_path, documents, (2, 3, 4), vocab, "whole")
+    cut = {"longest_document": 1000, "window_tokens": 2000}
+    files = []
+    for capacity in (CAPACITY, 2200):
+        with NgramCounter(vocab, (2, 3, 4), capacity, tmp_path, **cut) as counter:
+            for ids in documents:
+                counter.add(ids)
+            counter.write(tmp_path / f"{capacity}.parquet")
+            assert (counter.spills > 10) == (capacity < CAPACITY)
+        files.append(NgramCounts.open(tmp_path / f"{capacity}.parquet"))
+    whole, spilled = files
     for order in (2, 3, 4):
         assert as_dict(whole, order).keys() == plain_counts([d.tolist() for d in documents], order).keys()
-    monkeypatch.setattr(counter_module, "TOKEN_BYTES", (ROOM - counter_module.WRITING_BYTES) // 11_000)
-    monkeypatch.setattr(counts_module, "WINDOW_NGRAMS", 2000)
-    with NgramCounter(vocab, (2, 3, 4), resident_bytes() + ROOM, tmp_path) as counter:
+        assert as_dict(spilled, order) == as_dict(whole, order)
+    assert spilled.path.read_bytes() == whole.path.read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("ngram-runs")] == []
+
+
+def test_a_text_of_one_ngram_is_counted_in_parts(tmp_path: Path) -> None:
+    """All n-grams fall into one partition, which is more than there is room for at a time."""
+    documents = [np.full(500, 7)] * 40
+    with NgramCounter(small_vocab(10), (2, 3), 40_000, tmp_path, longest_document=500, window_tokens=1000) as counter:
         for ids in documents:
             counter.add(ids)
-        counter.write(tmp_path / "spilled.parquet")
-        assert counter.spills > 10
-    spilled = NgramCounts.open(tmp_path / "spilled.parquet")
-    assert spilled.totals == whole.totals
-    for order in (2, 3, 4):
-        assert as_dict(spilled, order) == as_dict(whole, order)
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("ngram-runs")] == []
+        counter.write(tmp_path / "n.parquet")
+        assert counter.spills > 1
+    for order in (2, 3):
+        assert as_dict(NgramCounts.open(tmp_path / "n.parquet"), order) == plain_counts([[7] * 500] * 40, order)
 
 
 def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path, documents: list[NDArray[np.int32]]) -> None:
@@ -152,6 +164,18 @@ def test_shards_split_documents(tmp_path: Path) -> None:
     assert sum(map(len, pieces)) == 10
     with pytest.raises(EngramError, match="shard 4/3 does not exist"):
         Shard(3, 3)
+
+
+def test_a_file_of_other_encodings_and_row_groups_is_the_same_counts(tmp_path: Path) -> None:
+    """As files were written before: whole numbers, other row groups."""
+    ids = np.array([1, 2, 3, 1, 2, 4])
+    new = count(tmp_path, [ids], (2, 3), small_vocab(6), "new")
+    pq.write_table(pq.read_table(new.path), tmp_path / "old.parquet", row_group_size=3, use_dictionary=["order"])
+    old = NgramCounts.open(tmp_path / "old.parquet")
+    assert all(as_dict(old, order) == as_dict(new, order) for order in (2, 3))
+    merge_counts([old.path, new.path], tmp_path / "both.parquet")
+    both = as_dict(NgramCounts.open(tmp_path / "both.parquet"), 2)
+    assert both == {ngram: (2 * n, 2 * documents) for ngram, (n, documents) in as_dict(new, 2).items()}
 
 
 def test_files_of_other_vocabularies_or_orders_do_not_merge(tmp_path: Path, documents: list[NDArray[np.int32]]) -> None:
@@ -222,9 +246,9 @@ def test_a_damaged_file_of_counts_is_refused(tmp_path: Path, documents: list[NDA
         NgramCounts.open(tmp_path / "absent.parquet")
 
 
-def test_a_budget_that_is_too_small_is_refused(tmp_path: Path) -> None:
+def test_a_budget_that_is_too_small_is_refused() -> None:
     with pytest.raises(UsageError, match=r"memory budget is 1,000 bytes, expected at least [0-9,]+"):
-        NgramCounter(small_vocab(10), (2,), 1000, tmp_path)
+        capacity_within(1000, Packing(2, 10))
 
 
 @given(st.integers(2, 300_000), st.integers(2, 6), st.data())
@@ -234,17 +258,15 @@ def test_packing_loses_nothing(size: int, order: int, data: st.DataObject) -> No
     ngram = data.draw(st.lists(st.integers(-1, size - 1), min_size=order, max_size=order))
     ids = np.array([ngram], np.int32)
     _, mixed, rest = packing.pack(ids)
-    from hashing.ngrams.counts import Run
-
-    none = np.zeros(1, np.int64)
-    assert packing.unpack(Run(none, (mixed, rest, none, none)), order).tolist() == [ngram]
+    assert packing.unpack(mixed, rest, order).T.tolist() == [ngram]
 
 
 WITHIN_BUDGET = """
 import sys
 from pathlib import Path
 import numpy as np
-from hashing.ngrams.counter import NgramCounter
+from hashing.ngrams.counter import NgramCounter, capacity_within
+from hashing.ngrams.packing import Packing
 from hashing.rule import IDENTITY
 from hashing.text.token_stream import array_pieces
 from hashing.vocab import CanonicalVocab
@@ -252,7 +274,7 @@ from hashing.vocab import CanonicalVocab
 folder, budget = Path(sys.argv[1]), int(sys.argv[2])
 names = tuple(map(str, range(3000)))
 vocab = CanonicalVocab(names, names, np.arange(3000, dtype=np.int32), names, IDENTITY.name)
-with NgramCounter(vocab, (2, 3, 4), budget, folder) as counter:
+with NgramCounter(vocab, (2, 3, 4), capacity_within(budget, Packing(4, 3000)), folder) as counter:
     for piece in array_pieces(folder / "ids.npy", ""):
         counter.add(piece.token_ids, piece.begins)
     counter.write(folder / "n.parquet")

@@ -23,7 +23,7 @@ SHOWN = {
 
 def traffic(
     corpus: CorpusArguments = None,
-    spec: SpecName = "",
+    spec_name: SpecName = "",
     cache: Annotated[str, typer.Option(help="A cache's size, to say what it would hit.")] = "1GiB",
     row_bytes: Annotated[int | None, typer.Option(min=1, help="Bytes of a row. Default: as the spec's tables have.")] = None,
     tokens: Annotated[int, typer.Option(min=1000, help="How many tokens to follow.")] = 500_000,
@@ -52,15 +52,15 @@ def traffic(
         check_format(plot)
     source = Run(run)
     vocab = source.vocab()
-    rule = spec_for_run(spec, source, vocab)
-    pieces = Counting(source, corpus or [], text_key, text_column, ids_column, "2GiB", "").pieces()
-    row_bytes = row_bytes or _row_bytes(spec, source)
+    spec = spec_for_run(spec_name, source, vocab)
+    pieces = Counting(source, corpus or [], ids_column, text_key, text_column).pieces()
+    row_bytes = row_bytes or _row_bytes(spec_name, source)
     cache_rows = parse_bytes(cache) // row_bytes
-    found = [figures(stream, cache_rows) for stream in row_streams(rule, vocab, pieces, tokens)]
+    found = [figures(stream, cache_rows) for stream in row_streams(spec, vocab, pieces, tokens)]
     if plot:
         from engram_cli.stats.plots import plot_misses
 
-        drawn = [(f"{f.orders}, layer {f.layer}", f.curve) for f in found if f.layer == rule.layers[0]]
+        drawn = [(f"{f.orders}, layer {f.layer}", f.curve) for f in found if f.layer == spec.layers[0]]
         plot_misses(plot, drawn, row_bytes)
     if json:
         streams = [{key: getattr(f, key) for key in (*SHOWN, "exact", "distinct_rows_per_batch")} for f in found]
@@ -73,7 +73,7 @@ def traffic(
 
 
 def _row_bytes(spec: str, run: "Run") -> int:
-    """Of the run's tables; of a named spec's, or of the default ones while the run has none, as published."""
+    """How wide a row is: in the run's tables, or as published for a named spec, by default the default one."""
     from hashing.base.errors import UsageError
     from hashing.named_specs import DEFAULT_SPEC, NAMED_SPECS
     from table.encodings.encoding import encoding

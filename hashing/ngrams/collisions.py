@@ -1,4 +1,4 @@
-"""How full the tables of a spec get and which n-grams share rows, from saved counts, beside what a uniform hash would give.
+"""Collisions: how full a spec's tables get and which n-grams share rows, from saved counts, beside a uniform hash.
 
 The n-grams are hashed again, so any spec over the same vocabulary can be asked about. For D distinct n-grams thrown into p rows
 the expectations and variances are exact, those of the classical occupancy problem; a z-score far from 0 is a bad hash.
@@ -15,6 +15,7 @@ from hashing.ngrams.counts import NgramCounts
 from hashing.spec import HashSpec, assign_primes
 
 HEAVIEST = 5  # rows named per head
+SPARSE_ROWS = 32  # for each n-gram: beyond, a head's rows are sorted instead of counted into a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Compared:
 
     @property
     def z(self) -> float:
-        """How many standard deviations off; nan where a uniform hash leaves no choice."""
+        """How many standard deviations the found is from the expected; NaN where a uniform hash leaves no choice."""
         return (self.found - self.expected) / self.deviation if self.deviation > 0 else nan
 
 
@@ -107,11 +108,12 @@ def mixes(spec: HashSpec, layer: int, ids: NDArray[np.int64]) -> NDArray[np.int6
 
 
 def alone_probability(balls: int, rows: int) -> float:
-    """That a given one of `balls` thrown into `rows` has its row to itself."""
+    """The probability that one of `balls`, thrown at random into `rows`, has its row to itself."""
     return exp((balls - 1) * log1p(-1 / rows))
 
 
 def both_alone_probability(balls: int, rows: int) -> float:
+    """The probability that two given balls each have their row to themselves."""
     return (1 - 1 / rows) * exp((balls - 2) * log1p(-2 / rows)) if balls > 1 and rows > 2 else 0.0
 
 
@@ -142,8 +144,8 @@ def head_collisions(
     mix = mixes(spec, layer, grams.ids)
     ones = np.ones(len(mix), np.int64)
     for head, modulus in enumerate(spec.primes[spec.layer_index(layer)][order - 2]):
-        rows = mix % modulus
-        load = np.bincount(rows, minlength=modulus)
+        names, rows = _numbered(mix % modulus, modulus)
+        load = np.bincount(rows, minlength=len(names))
         shared = load[rows] > 1
         figures = HeadCollisions(
             layer=layer,
@@ -154,12 +156,24 @@ def head_collisions(
             occupied=Compared(int(np.count_nonzero(load)), *occupancy(len(mix), modulus)),
             shared=Compared(int(np.count_nonzero(shared)), *shared_weight(ones, modulus)),
             shared_traffic=Compared(int(grams.counts[shared].sum()), *shared_weight(grams.counts, modulus)),
-            heaviest=_heaviest(rows, load, grams),
+            heaviest=_heaviest(names, rows, load, grams),
         )
         yield figures, shared
 
 
-def _heaviest(rows: NDArray[np.int64], load: NDArray[np.int64], grams: Effective) -> tuple[HeavyRow, ...]:
+def _numbered(rows: NDArray[np.int64], modulus: int) -> tuple[Sequence[int] | NDArray[np.int64], NDArray[np.int64]]:
+    """(names, numbers (D,)) such that names[numbers] are the rows: all rows of the table, or only those read of a large one.
+
+    A table of 2^61 rows fits no memory, and one far larger than its n-grams takes longer to clear than these to sort.
+    """
+    if modulus <= SPARSE_ROWS * len(rows):
+        return range(modulus), rows
+    return np.unique(rows, return_inverse=True)
+
+
+def _heaviest(
+    names: Sequence[int] | NDArray[np.int64], rows: NDArray[np.int64], load: NDArray[np.int64], grams: Effective
+) -> tuple[HeavyRow, ...]:
     traffic = np.bincount(rows, grams.counts, len(load))
     top = np.argpartition(traffic, -min(HEAVIEST, len(traffic)))[-HEAVIEST:]
     found = []
@@ -167,11 +181,13 @@ def _heaviest(rows: NDArray[np.int64], load: NDArray[np.int64], grams: Effective
         if load[row]:
             inside = np.flatnonzero(rows == row)
             ngram = tuple(grams.ids[inside[np.argmax(grams.counts[inside])]].tolist())
-            found.append(HeavyRow(int(row), 100 * float(traffic[row] / grams.counts.sum()), int(load[row]), ngram))
+            share = 100 * float(traffic[row] / grams.counts.sum())
+            found.append(HeavyRow(int(names[row]), share, int(load[row]), ngram))
     return tuple(found)
 
 
 def joint_collisions(spec: HashSpec, layer: int, order: int, grams: Effective) -> tuple[list[HeadCollisions], JointCollisions]:
+    """Each head's figures, and those of all heads of the order together."""
     heads, shares = zip(*head_collisions(spec, layer, order, grams), strict=True)
     shared = np.stack(shares)  # (heads, D)
     moduli = [head.rows for head in heads]
@@ -231,7 +247,7 @@ class CurvePoint:
 
 
 def size_curve(spec: HashSpec, counts: NgramCounts, bases: Sequence[int]) -> list[CurvePoint]:
-    """For each base, layer and order of the spec."""
+    """The means over heads for every layer and order of the spec, with tables of each of the sizes in `bases`."""
     points = []
     for order in spec.orders:
         grams = effective(spec, counts, order)

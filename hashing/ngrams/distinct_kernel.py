@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from hashing.base.prefetch import AHEAD_BYTES, prefetch
-from hashing.ngrams.partition_kernel import HALF, LOWER_HALF, ONE, mix
+from hashing.ngrams.partition_kernel import HALF, LOWER_HALF, ONE
 
 FIRST_CAPACITY = 1024  # entries
 SLOTS = 2  # of the index for each entry there is room for; as many again as entries catch what overflows its end
@@ -21,19 +21,20 @@ ONCE = ONE << HALF
 
 
 @njit(cache=True, nogil=True)
-def tally(bounds, first, last, masks, words, rests, documents, found):  # type: ignore[no-untyped-def]
-    """Distinct n-grams of partitions first..last for the order whose `masks` are given, sorted within each partition.
+def tally(begins, words, rests, documents, found):  # type: ignore[no-untyped-def]
+    """Counts the scattered n-grams of neighbouring partitions; what is found is sorted within each partition.
 
-    bounds (PARTITIONS + 1,) says where each partition's occurrences begin. `found` is (sizes per partition, mixed, rest, count,
-    documents); what is found lies closed up from bounds[first] on.
+    `begins` (partitions + 1,) says where each partition's occurrences lie in `words`, `rests` and `documents`. `found` is
+    (bounds (partitions + 1,), mixed, rest, count, documents): the distinct n-grams of all partitions from 0 on, and where each
+    partition's begin.
     """
-    sizes, mixes, tails, counts, frequencies = found
+    bounds, mixes, tails, counts, frequencies = found
     capacity = FIRST_CAPACITY
     entries = np.zeros((capacity + 1, 4), np.uint64)
     index = np.zeros((SLOTS + 1) * capacity, np.uint32)
-    place = bounds[first]
-    for partition in range(first, last):
-        begin, end = bounds[partition], bounds[partition + 1]
+    bounds[0] = 0
+    for partition in range(begins.shape[0] - 1):
+        begin, end = begins[partition], begins[partition + 1]
         distinct = 0
         while begin < end:
             if distinct == capacity:
@@ -43,15 +44,14 @@ def tally(bounds, first, last, masks, words, rests, documents, found):  # type: 
                     larger[: distinct + 1] = entries
                     entries, index = larger, np.zeros((SLOTS + 1) * capacity, np.uint32)
                 _enter_all(index, entries, capacity, distinct)
-            given = masks, words[begin:end], rests[begin:end], documents[begin:end]
-            done, distinct = _fill(index, entries, capacity, distinct, *given)
+            done, distinct = _fill(index, entries, capacity, distinct, words[begin:end], rests[begin:end], documents[begin:end])
             begin += done
+        place = bounds[partition]
         size = place + distinct
         out = mixes[place:size], tails[place:size], counts[place:size], frequencies[place:size]
         _read_out(index, entries, distinct, *out)
         _insertion_sort(distinct, *out)
-        sizes[partition] = distinct
-        place = size
+        bounds[partition + 1] = size
         while capacity > FIRST_CAPACITY and 4 * distinct < capacity:
             capacity //= 2
 
@@ -76,10 +76,9 @@ def _enter_all(index, entries, capacity, distinct):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True)
-def _fill(index, entries, capacity, distinct, masks, words, rests, documents):  # type: ignore[no-untyped-def]
+def _fill(index, entries, capacity, distinct, words, rests, documents):  # type: ignore[no-untyped-def]
     """Counts occurrences until they end or the table is full; gives how many, and how many distinct ones there are now."""
     wide = rests.shape[0] > 0
-    word_mask, rest_mask = masks
     shift = _slot_shift(capacity)
     rest, number, room = np.uint64(0), np.uint64(distinct), np.uint64(capacity)
     for i in range(words.shape[0]):
@@ -87,8 +86,8 @@ def _fill(index, entries, capacity, distinct, masks, words, rests, documents):  
         prefetch(documents.ctypes.data + 4 * i + AHEAD_BYTES)
         if wide:
             prefetch(rests.ctypes.data + 8 * i + AHEAD_BYTES)
-            rest = rests[i] & rest_mask
-        mixed = mix(words[i] & word_mask, rest)
+            rest = rests[i]
+        mixed = words[i]
         document = np.uint64(documents[i])
         slot = mixed >> shift
         at = np.uint64(index[slot])
@@ -160,14 +159,3 @@ def _insertion_sort(count, mixes, tails, counts, frequencies):  # type: ignore[n
         frequencies[place] = frequency
         if wide:
             tails[place] = tail
-
-
-@njit(cache=True, nogil=True)
-def close_up(field, starts, sizes):  # type: ignore[no-untyped-def]
-    """Moves stretches of a field, which begin at `starts`, together at its front."""
-    place = 0
-    for stretch in range(starts.shape[0]):
-        start = starts[stretch]
-        for i in range(sizes[stretch]):
-            field[place + i] = field[start + i]
-        place += sizes[stretch]

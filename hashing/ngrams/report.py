@@ -31,7 +31,7 @@ class CollisionReport:
 
 
 def collision_report(spec: HashSpec, counts: NgramCounts, bases: Sequence[int] = ()) -> CollisionReport:
-    """With a curve over `bases` rows per head."""
+    """The figures of every head and order of the spec, and of tables with each number of rows per head in `bases`."""
     heads: list[HeadCollisions] = []
     joints: list[JointCollisions] = []
     for order in spec.orders:
@@ -46,13 +46,14 @@ def collision_report(spec: HashSpec, counts: NgramCounts, bases: Sequence[int] =
 
 
 def most_frequent(counts: NgramCounts, order: int) -> list[FrequentNgram]:
+    """The `TOP_NGRAMS` n-grams of an order with the highest counts, the highest first."""
     found = counts.order(order)
     best = np.argsort(-found.counts, kind="stable")[:TOP_NGRAMS]
     return [FrequentNgram(tuple(found.ids[i].tolist()), int(found.counts[i]), int(found.documents[i])) for i in best]
 
 
 def addressed_raw(spec: HashSpec, vocab: CanonicalVocab) -> HashSpec:
-    """Tables of the same sizes, addressed by the raw token ids of an identity vocabulary."""
+    """A spec of tables of the same sizes, addressed by the raw token ids of an identity vocabulary."""
     multipliers = seeded_multipliers(spec.seeding or "numpy", spec.seed or 0, spec.layers, spec.max_order, vocab.size)
     own = replace(spec, seeding=None, seed=None, multipliers=multipliers, canonical_size=vocab.size)
     return replace(own, vocab_fingerprint=vocab.fingerprint)

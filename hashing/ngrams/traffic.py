@@ -47,7 +47,7 @@ def curve_sizes(distinct: int) -> NDArray[np.int64]:
 
 
 def miss_curve(reads: NDArray[np.integer], exact_reads: int = EXACT_READS, asked: int = 1) -> MissCurve:
-    """Of rows (L,) in the order they are read; `asked` is a cache's size that is to be among the curve's."""
+    """The miss curve of rows (L,) in the order they are read; the cache size `asked` is among the curve's."""
     rows, dense = np.unique(reads, return_inverse=True)
     sizes = np.union1d(curve_sizes(len(rows)), [max(1, min(asked, len(rows)))])
     if len(reads) <= exact_reads:
@@ -120,7 +120,7 @@ class Traffic:
 
 
 def row_streams(spec: HashSpec, vocab: CanonicalVocab, pieces: Iterable[Piece], tokens: int) -> Iterator[RowStream]:
-    """Of the first tokens of a corpus: for each layer every order's, then all of them together.
+    """The rows that the first tokens of a corpus read: for each layer those of every order, then all of them together.
 
     Raises EngramError when there are no tokens.
     """
@@ -142,7 +142,7 @@ def row_streams(spec: HashSpec, vocab: CanonicalVocab, pieces: Iterable[Piece], 
 
 
 def traffic(stream: RowStream, cache_rows: int) -> Traffic:
-    """Of a cache that holds `cache_rows` rows."""
+    """What a stream asks of a cache that holds `cache_rows` rows."""
     reads = stream.rows.reshape(-1)
     curve = miss_curve(reads, asked=cache_rows)
     miss, error = curve.at(cache_rows)

@@ -64,12 +64,13 @@ class Corpus:
     def files(self) -> list[tuple[Path, bool]]:
         """Every file with whether it was named outright, folders walked in sorted order.
 
-        Raises EngramError when a path does not exist or nothing is found.
+        Raises EngramError when a path does not exist, is neither file nor folder, or nothing is found.
         """
         found: list[tuple[Path, bool]] = []
         for root in self.roots:
             if not root.exists():
                 raise EngramError(f"no such file or folder: {root}", hint="name a text file or a folder of them")
+            refuse_pipe(root)
             found += [(file, False) for file in self._walk(root)] if root.is_dir() else [(root, True)]
         if not found:
             raise EngramError(f"the corpus is empty: no file in {', '.join(map(str, self.roots))}")
@@ -152,6 +153,12 @@ class Corpus:
                         yield Document(f"{file}:{rows}", text or "")
         except pa.ArrowInvalid as e:
             raise EngramError(f"{file} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raises EngramError for what is neither a file nor a folder: reading a pipe may wait for ever."""
+    if not path.is_file() and not path.is_dir():
+        raise EngramError(f"{path} is a pipe, socket or device, expected a file or a folder", hint="write it to a file first")
 
 
 def _state(file: Path) -> tuple[int, int]:

@@ -1,10 +1,10 @@
 """Token ids of a corpus, document by document, from text or from arrays of ids.
 
 A `.npy` file of one dimension is one document and of two dimensions one per row; a Parquet file with a column of integer lists
-is one document per row. Files are read in pieces, so memory does not grow with them.
+is one document per row. Arrays are read in pieces and texts are encoded a few at a time, so memory does not grow with them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from hashing.base.errors import EngramError
-from hashing.text.corpus import Corpus
+from hashing.text.corpus import Corpus, refuse_pipe
 from hashing.text.tokenizer import encode_documents
 
 PIECE_TOKENS = 1 << 18
+ENCODED_CHARS = 1 << 19  # of text encoded at a time, unless one document has more: a token takes 150 bytes meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,37 @@ def text_pieces(corpus: Corpus, tokenizer: Tokenizer, read: Callable[[int], None
             read(len(document.text.encode("utf-8", "surrogatepass")))
             yield document.text
 
-    for ids in encode_documents(tokenizer, texts()):
-        yield Piece(np.array(ids, np.int32))
+    for batch in _batches(texts()):
+        for ids in encode_documents(tokenizer, batch):
+            yield Piece(np.array(ids, np.int32))
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Neighbouring texts of `ENCODED_CHARS` characters together, or a longer one alone."""
+    batch: list[str] = []
+    chars = 0
+    for text in texts:
+        if batch and chars + len(text) > ENCODED_CHARS:
+            yield batch
+            batch, chars = [], 0
+        batch.append(text)
+        chars += len(text)
+    if batch:
+        yield batch
+
+
+def array_files(path: Path, column: str) -> list[Path]:
+    """The files of token ids that a path stands for: itself, or those in a folder, in sorted order; none for a path of text.
+
+    Parquet files hold ids, and folders are searched, when `column` names the column of ids.
+    """
+    endings = {".npy", ".parquet"} if column else {".npy"}
+    if column and path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.suffix in endings and file.is_file())
+        if not found:
+            raise EngramError(f"{path} holds no token ids: there is no .npy or .parquet file in it")
+        return found
+    return [path] if path.suffix in endings else []
 
 
 def array_pieces(path: Path, column: str) -> Iterator[Piece]:
@@ -64,6 +94,7 @@ def array_pieces(path: Path, column: str) -> Iterator[Piece]:
     """
     if not path.exists():
         raise EngramError(f"no such file: {path}")
+    refuse_pipe(path)
     return _parquet_pieces(path, column) if path.suffix == ".parquet" else _npy_pieces(path)
 
 
