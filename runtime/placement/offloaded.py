@@ -24,7 +24,7 @@ class OffloadedPlacement:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rows")
 
     def fetch(self, rows: LayerRows) -> Vectors:
-        if max(array.size for array in rows.values()) > FEW_ROWS:
+        if next(iter(rows.values())).size > FEW_ROWS:
             waiting = {layer: self._thread.submit(self._gathered, layer, rows) for layer in rows}
             return lambda layer: waiting[layer].result()
         if self._on_disk:
@@ -41,4 +41,6 @@ class OffloadedPlacement:
 
     def _vectors(self, layer: int, rows: LayerRows) -> Tensor:
         """The rows of a layer side by side, (B, T, E)."""
-        return torch.from_numpy(self._tables[layer].gather(rows[layer])).to(self._device).flatten(2)
+        numbers = rows[layer]
+        vectors = self._tables[layer].gather(numbers).reshape(*numbers.shape[:2], -1)
+        return torch.from_numpy(vectors).to(self._device)
