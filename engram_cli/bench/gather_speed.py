@@ -39,9 +39,9 @@ SIZES = (
     1 << 20,
 )  # rows of a call: one, a token's of a large model, a short prompt's, a long one's, a batch's
 PEERS = ("numpy_take", "torch_index_select", "torch_embedding")
-TURN_ROWS = 1 << 19  # of a turn, in several calls where they are short
+TURN_ROWS = 1 << 22  # of a turn: after a rest, memory and the scheduler take some ten milliseconds to come to speed
 REST_SEC = 0.02  # before each turn: for 5 ms torch's threads wait busily for more work, and would take a core from the next way
-MOST_CALLS = 100  # of a turn
+LEAST_CALLS, MOST_CALLS = 8, 4096  # of a turn
 MOST_ROWS = 1 << 23  # drawn for one size, then drawn again: 2 GiB of them, far more than caches hold
 REFERENCE_ROWS = 1 << 16  # engramdb-python is given no more at a time: it takes a second for a million
 
@@ -92,7 +92,7 @@ def measure(store: TableStore, fp8: TableStore, rows: int, folder: Path, rounds:
     if importlib.util.find_spec("engramdb") and rows <= REFERENCE_ROWS:
         few, reference = number_lists(table.rows, rows), engramdb_store(store, folder / f"engramdb_{rows}")
         fresh["engramdb"] = lambda: reference.fetch(next(few))
-    calls = max(1, min(MOST_CALLS, TURN_ROWS // rows))
+    calls = max(LEAST_CALLS, min(MOST_CALLS, TURN_ROWS // rows))
     given_sec, fresh_sec = (
         {way: median(seconds) for way, seconds in time_in_turn(ways, rounds, calls, rest).items()}
         for ways in (given | {"copy": copying(array, rows)}, fresh)
