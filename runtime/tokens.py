@@ -43,7 +43,7 @@ class Tokens:
         return tokens
 
     def ids(self, side: Side) -> NDArray[np.int32]:
-        """(tokens,) Mapped, not read."""
+        """The token ids (tokens,) of one side, mapped and not read."""
         return np.memmap(self.folder / f"{side}.bin", "<i4", mode="r")
 
 

@@ -82,7 +82,7 @@ class LayerError:
 
     @property
     def snr_db(self) -> float | None:
-        """None where nothing was lost."""
+        """The signal-to-noise ratio in decibels, or None where nothing was lost."""
         return 10 * log10(self.signal / self.noise) if self.noise and self.signal else None
 
     @property

@@ -36,7 +36,7 @@ def is_store(path: Path) -> bool:
 
 
 def verify(path: Path, full: bool = False, tokenizer: Path | None = None, progress: Progress = quiet) -> Verification:
-    """Of a store or a checkpoint folder. Raises EngramError only when there is nothing at `path`."""
+    """Examines a store or a checkpoint folder. Raises EngramError only when there is nothing at `path`."""
     if not path.is_dir():
         raise EngramError(f"no such folder: {path}")
     try:

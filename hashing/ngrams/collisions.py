@@ -99,7 +99,7 @@ def effective(spec: HashSpec, counts: NgramCounts, order: int) -> Effective:
 
 
 def mixes(spec: HashSpec, layer: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(D,) What the heads of an order take the modulus of, for n-grams (D, order)."""
+    """The mixes (D,) of n-grams (D, order), of which each head of the order takes its modulus."""
     multipliers = spec.multipliers[spec.layer_index(layer)]
     mix = np.zeros(len(ids), np.int64)
     for distance in range(ids.shape[1]):

@@ -54,7 +54,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.hidden, config.hidden, bias=False)
 
     def forward(self, x: Tensor, cache: BlockCache | None) -> Tensor:
-        """(B, T, D) for x (B, T, D); with a cache, x follows the positions in it and is added to them."""
+        """Takes x (B, T, D) to the same shape; with a cache, x follows the positions in it and is added to them."""
         batch, new, _ = x.shape
         past = cache.length if cache else 0
         qkv = self.qkv(x).view(batch, new, 3, self.heads, self.head_dim)

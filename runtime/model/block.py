@@ -22,7 +22,7 @@ class Block(Watched):
         self.ffn = FeedForward(config)
 
     def forward(self, x: Tensor, vectors: Tensor | None, cache: BlockCache | None) -> Tensor:
-        """(B, T, D) for x (B, T, D) and the memory's vectors (B, T, E); None suppresses the memory."""
+        """Takes x (B, T, D) to the same shape; `vectors` (B, T, E) are the memory's, None suppresses it."""
         x = self.point("in", x)
         if self.memory is not None and vectors is not None:
             x = x + self.memory(x.unsqueeze(2), vectors, cache).squeeze(2)

@@ -13,6 +13,6 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.ffn, config.hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) for x (B, T, D)."""
+        """Takes x (B, T, D) to the same shape."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(functional.silu(gate) * up)  # type: ignore[no-any-return]

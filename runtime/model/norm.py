@@ -14,7 +14,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) for x (B, T, D)."""
+        """Takes x (B, T, D) to the same shape."""
         if is_step(x):
             out = torch.empty_like(x)
             normalise(x.data_ptr(), self.weight.data_ptr(), out.data_ptr(), len(x), x.shape[-1], self.eps)

@@ -62,7 +62,7 @@ def demo_checkpoint(
     table_files: tuple[TableFile, ...],
     faults: Sequence[str] = (),
 ) -> Checkpoint:
-    """Of tables found in a state dict, whatever its file format."""
+    """The checkpoint that a state dict's tables make, whatever the state dict's file format."""
     found = list(faults)
     head_dim = tables[spec.layers[0]].shape[-1] if tables[spec.layers[0]].shape else 0
     for layer, tensor in tables.items():

@@ -32,7 +32,7 @@ class Import:
 
     @property
     def written_bytes(self) -> int:
-        """Of rows and of what is kept besides."""
+        """How many bytes the rows, and what is kept of the files besides, will take."""
         kept_bytes = sum(file.kept_bytes for file in self.checkpoint.kept_files())
         return self.rows * self.encoding.row_bytes(self.checkpoint.head_dim) + kept_bytes
 

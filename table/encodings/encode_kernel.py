@@ -34,7 +34,7 @@ def _e4m3_code(value):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _largest(values, i, first, last):  # type: ignore[no-untyped-def]
-    """Of the magnitudes; NaN if one is."""
+    """The largest magnitude in columns first..last of row i, or NaN if one of them is NaN."""
     largest = np.float32(0)
     for j in range(first, last):
         magnitude = abs(values[i, j])
@@ -47,7 +47,7 @@ def _largest(values, i, first, last):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _largest_number(values, i, first, last):  # type: ignore[no-untyped-def]
-    """Of the magnitudes, NaN left out."""
+    """The largest magnitude in columns first..last of row i, NaN left out."""
     largest = np.float32(0)
     for j in range(first, last):
         if abs(values[i, j]) > largest:

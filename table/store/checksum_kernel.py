@@ -52,7 +52,7 @@ def zeros_tables(count: int) -> NDArray[np.uint32]:
 
 
 def _features() -> set[str]:
-    """Of the processor that numba compiles for; none where it is told to compile for another."""
+    """The features of the processor that numba compiles for; none where it is told to compile for another."""
     found = binding.get_host_cpu_features() if config.CPU_FEATURES is None else {}
     return {name for name, there in found.items() if there}
 

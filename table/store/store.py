@@ -78,7 +78,7 @@ class TableStore:
 
     @property
     def vocab_fingerprint(self) -> str | None:
-        """None where no tokenizer was known."""
+        """The fingerprint of the vocabulary that addressed the rows, or None where no tokenizer was known."""
         fingerprint = self.spec.vocab_fingerprint
         return None if fingerprint == NO_VOCAB else fingerprint
 

@@ -178,7 +178,7 @@ class StoreWriter:
         install(self.partial, self.path)
 
     def _digests(self, layer: int) -> dict[int, str]:
-        """Of the shards that are there: a table of zeros has a million that are not."""
+        """CRC-32Cs of the checksums of the shards that are there; a table of zeros lacks a million, which are not asked for."""
         folder = checksum_path(self.partial, layer, 0).parent.parent
         shards = sorted(int(entry.name) for entry in folder.glob("[0-9]*"))
         paths = {shard: checksum_path(self.partial, layer, shard) for shard in shards}
@@ -196,7 +196,7 @@ def write_all(file: FileIO, *pieces: NDArray[np.uint8]) -> None:
 
 
 def shard_checksums(path: Path) -> NDArray[np.uint32]:
-    """(blocks,) Of a shard's file, read through one small buffer."""
+    """The checksums (blocks,) of a shard's file, which is read through one small buffer."""
     buffer = np.empty(PIECE_BYTES, np.uint8)
     sums = []
     with path.open("rb", buffering=0) as file:
