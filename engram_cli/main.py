@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from engram_cli import build_vocab, demo, generate, hash, plan, serve, train
 from engram_cli.bench import group as bench
-from engram_cli.inspect import ngram as inspect
+from engram_cli.inspect import group as inspect
 from engram_cli.interrupt import CommandInterruptedError
 from engram_cli.stats import group as stats
 from engram_cli.table import group as table

@@ -1,4 +1,4 @@
-"""`engram inspect`: what the memory holds."""
+"""`engram inspect ngram`: what a phrase reads."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,15 +9,7 @@ from engram_cli.options import DEFAULT_RUN, Json, RunDir, checked_text
 if TYPE_CHECKING:
     from runtime.inspect.ngram import NgramView
 
-app = typer.Typer(help="Show what the memory holds.", no_args_is_help=True)
 
-
-@app.callback()
-def inspect() -> None:
-    """Show what the memory holds."""
-
-
-@app.command("ngram")
 def ngram(
     text: Annotated[str, typer.Argument(help="A phrase; its last tokens are the n-grams shown.")],
     run: RunDir = DEFAULT_RUN,

@@ -1,0 +1,15 @@
+"""`engram inspect`: what the memory holds."""
+
+import typer
+
+from engram_cli.inspect.ngram import ngram
+
+app = typer.Typer(help="Show what the memory holds.", no_args_is_help=True)
+
+
+@app.callback()
+def inspect() -> None:
+    """Show what the memory holds."""
+
+
+app.command("ngram")(ngram)
