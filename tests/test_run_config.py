@@ -1,16 +1,21 @@
 """A run's configuration is read whole or refused by name, and what version 0.1 wrote still opens."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hashing.base.errors import EngramError
 from runtime.config import RunConfig
 from runtime.run import Run
+from runtime.tensor_file import load_tensors
 from runtime.train.presets import preset
+from runtime.trained_run import TrainedRun
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -39,6 +44,23 @@ def test_a_configuration_of_version_0_1_opens() -> None:
     assert config.model.memory.layers == config.spec.layers == (0, 1)
     assert (config.model.hidden, config.model.ffn, config.model.memory.width) == (128, 384, 256)
     assert config.recipe.steps == 60
+
+
+def test_a_run_of_version_0_1_loads(tmp_path: Path, trained_run: Run, content: dict[str, Any]) -> None:
+    """Its configuration had no format, and its model's metadata a key for each fact."""
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained_run.folder, run.folder)
+    model, memory = content["model"], content["model"].pop("memory")
+    for old, new in (("memory_layers", "layers"), ("memory_width", "width"), ("max_order", "dilation")):
+        model[old] = memory[new]
+    model |= {name: memory[name] for name in ("gate", "conv", "conv_zero_init")}
+    del content["format"]
+    run.config_path.write_text(json.dumps({**content, "head_dim": 8}))
+    tensors, metadata = load_tensors(run.model_path)
+    save_file(tensors, run.model_path, metadata)
+    loaded, expected = (TrainedRun.load(one, torch.device("cpu")) for one in (run, trained_run))
+    assert loaded.config == expected.config
+    assert torch.equal(loaded.model.head.weight, expected.model.head.weight)
 
 
 @pytest.mark.parametrize(
