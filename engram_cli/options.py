@@ -37,7 +37,9 @@ def spec_for_run(name: str, run: "Run", vocab: "CanonicalVocab") -> "HashSpec":
     from hashing.named_specs import NAMED_SPECS, chosen_spec
 
     if not name:
-        return run.spec()
+        own = run.spec()
+        run.check_vocab(own, vocab)
+        return own
     spec = chosen_spec(name, vocab)
     published = NAMED_SPECS[name].published_ids if name in NAMED_SPECS else None
     if published not in (None, spec.canonical_size):

@@ -20,7 +20,7 @@ SECONDS_PER_LINE = 10.0
 
 def train(
     corpus: CorpusPaths = None,
-    preset: Annotated[str, typer.Option(help="What to train: nano or tiny.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="What to train: nano or tiny. Default: tiny.")] = "",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps, instead of the preset's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, rows and order. Default: 0.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
@@ -44,14 +44,15 @@ def train(
     from runtime.train.trainer import Trainer
 
     if resume:
-        if corpus or steps is not None or seed is not None or force:
+        if corpus or preset or steps is not None or seed is not None or force:
             raise UsageError(
-                "--resume goes on with what was begun; --corpus, --steps, --seed and --force are for a new training"
+                "--resume goes on with what was begun; --corpus, --preset, --steps, --seed and --force are for a new training",
+                hint="leave them out, or leave --resume out",
             )
         trainer = Trainer.resume(Run(run))
     else:
         source = Corpus(tuple(corpus or ()), text_key, text_column)
-        trainer = _start(Run(run), source, force, preset, steps, seed)
+        trainer = _start(Run(run), source, force, preset or "tiny", steps, seed)
     note(_described(trainer))
     with interrupt_asked() as stop:
         _watch(trainer, stop)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hashing.base.atomic import write_text
 from hashing.base.errors import EngramError, UsageError
-from hashing.base.json_object import read_json
+from hashing.base.json_object import INT64_MAX, read_json
 from hashing.spec import HashSpec
 from runtime.model.config import ModelConfig
 
@@ -35,6 +35,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.length, self.evaluations) < 1:
             raise UsageError(f"steps, batch, length and evaluations are at least 1, found {self}")
+        if not 0 <= self.seed <= INT64_MAX:
+            raise UsageError(f"the seed is {self.seed}, expected 0 to {INT64_MAX}", hint="any number in the range will do")
 
 
 @dataclass(frozen=True, slots=True)

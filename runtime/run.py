@@ -61,6 +61,14 @@ class Run:
             return self.config().spec
         return named_spec(DEFAULT_SPEC).spec(self.vocab())
 
+    def check_vocab(self, spec: HashSpec, vocab: CanonicalVocab) -> None:
+        """Raises EngramError when the run's vocabulary is no longer the one that its spec addresses."""
+        if spec.vocab_fingerprint != vocab.fingerprint:
+            raise EngramError(
+                f"the training in {self.folder} uses vocabulary {spec.vocab_fingerprint}, vocab.parquet is {vocab.fingerprint}",
+                hint="put the vocabulary back, or start again with engram train --force",
+            )
+
     def require(self, path: Path, command: str) -> None:
         """Raises EngramError when a file of the run is missing, naming the command that makes it."""
         if not path.exists():

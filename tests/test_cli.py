@@ -97,6 +97,10 @@ def test_nothing_is_overwritten_without_force(trained_run: Run) -> None:
     [
         ["train", "--resume", "--steps", "3"],
         ["train", "--preset", "huge"],
+        ["train", "--resume", "--preset", "nano"],
+        ["train", "--force", "--preset", "nano", "--seed", "9" * 30],
+        ["generate", "x", "--temperature", "1", "--seed", "9" * 30],
+        ["inspect", "ngram", ""],
         ["hash", "x", "--spec", "none"],
         ["generate", "x", "--offload", "--placement", "disk"],
     ],

@@ -116,6 +116,7 @@ def test_a_client_that_leaves_does_not_block_the_next(client: httpx.Client) -> N
         ({"prompt": [-1]}, 400, "prompt"),
         ({"logprobs": 5}, 400, "logprobs"),
         ({"stop": 3}, 400, "stop"),
+        ({"seed": 1 << 70}, 400, "seed"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_openais_shape(
@@ -127,6 +128,12 @@ def test_what_cannot_be_served_is_refused_in_openais_shape(
     assert error["type"] == "invalid_request_error"
     assert (error["param"] or "").startswith(param)
     assert error["message"]
+
+
+def test_a_prompt_that_is_no_text(client: httpx.Client) -> None:
+    body = b'{"model": "run", "prompt": "\\ud800"}'
+    response = client.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "prompt")
 
 
 def test_broken_bodies_unknown_paths_and_methods(client: httpx.Client) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.base.errors import EngramError
+from hashing.base.errors import UsageError
 from runtime.lookup import Addressing
 from runtime.run import Run
 from runtime.tokens import Tokens
@@ -50,14 +50,14 @@ class NgramView:
 
 
 def view_ngram(run: Run, text: str) -> NgramView:
-    """Raises EngramError for a run without tables, or a text without tokens."""
+    """Raises EngramError for a run without tables, UsageError for a text without tokens."""
     tokenizer, vocab = run.tokenizer(), run.vocab()
     run.require(run.tables_path, "train")
     store = TableStore.open(run.tables_path)
     store.check_vocab(vocab.fingerprint)
     encoding = tokenizer.encode(text, add_special_tokens=False)
     if not encoding.ids:
-        raise EngramError("the text is empty; an n-gram needs at least one token")
+        raise UsageError("the text is empty; an n-gram needs at least one token", hint="name a phrase")
     spec = store.spec
     found = Addressing(vocab, spec).addresses(np.array([encoding.ids], np.int64))
     canonical = found.canonical_ids[0].tolist()

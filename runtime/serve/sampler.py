@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hashing.base.errors import UsageError
+from hashing.base.json_object import INT64_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_tokens < 0 or self.temperature < 0 or not 0 < self.top_p <= 1:
             raise UsageError(f"max_tokens and temperature are at least 0 and top_p above 0 and at most 1, found {self}")
+        if self.seed is not None and not 0 <= self.seed <= INT64_MAX:
+            raise UsageError(f"the seed is {self.seed}, expected 0 to {INT64_MAX}", hint="any number in the range will do")
 
 
 class Sampler:

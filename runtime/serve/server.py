@@ -17,6 +17,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from hashing.base.json_object import INT64_MAX
+from hashing.text.corpus import SURROGATE
 from runtime.serve.generator import Generator
 from runtime.serve.sampler import Sampling
 
@@ -38,7 +40,7 @@ class CompletionRequest(BaseModel):
     n: int = Field(1, ge=1, le=1)
     stream: bool = False
     stop: str | list[str] | None = None
-    seed: int | None = None
+    seed: int | None = Field(None, ge=0, le=INT64_MAX)
     user: str | None = None
 
     def prompts(self) -> Sequence[str | list[int]]:
@@ -82,6 +84,8 @@ class Completions:
         return [self._prompt_ids(prompt, request.max_tokens) for prompt in prompts]
 
     def _prompt_ids(self, prompt: str | list[int], max_tokens: int) -> list[int]:
+        if isinstance(prompt, str) and SURROGATE.search(prompt):
+            raise RequestError("prompt holds half of a surrogate pair, which is no text", "prompt", "invalid_value")
         ids = self._generator.encode(prompt) if isinstance(prompt, str) else prompt or self._generator.encode("")
         if (largest := max(ids)) >= (size := len(self._generator.lookup.addressing.vocab.tokens)):
             raise RequestError(f"token id {largest} is outside the vocabulary of {size} tokens", "prompt", "invalid_value")

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from hashing.base.atomic import remove, write_text
-from hashing.base.errors import EngramError
 from hashing.text.corpus import Corpus
 from hashing.vocab import CanonicalVocab
 from runtime.config import RunConfig
@@ -65,32 +64,28 @@ class Trainer:
     def start(cls, run: Run, config: RunConfig, corpus: Corpus, advance: Callable[[int], None] = lambda _: None) -> "Trainer":
         """Encodes the corpus (`advance` hears of each document) and sets out; what an earlier training left is replaced.
 
-        The earlier training stays as it was until the new one's corpus is encoded and found long enough.
+        The earlier training stays as it was until everything that the new one needs is there.
         """
-        vocab, fresh = run.vocab(), Run(run.folder / "train.new")
-        remove(fresh.folder)
+        fresh = run.folder / "train.new"
+        remove(fresh)
         try:
-            tokens = encode_corpus(fresh.folder / "tokens", corpus, run.tokenizer(), advance)
-            Batches(tokens.ids("train"), config.recipe.batch, config.recipe.length, config.recipe.seed)
+            tokens = encode_corpus(fresh / "tokens", corpus, run.tokenizer(), advance)
+            trainer = cls(run, config, run.vocab(), tokens)
         except BaseException:
-            remove(fresh.folder)
+            remove(fresh)
             raise
         for path in (run.config_path, run.model_path, run.tables_path, run.train_folder):
             remove(path)
-        fresh.folder.rename(run.train_folder)
+        fresh.rename(run.train_folder)
         config.save(run.config_path)
-        return cls(run, config, vocab, Tokens.open(run.train_folder / "tokens"))
+        trainer.tokens = Tokens.open(run.train_folder / "tokens")
+        return trainer
 
     @classmethod
     def resume(cls, run: Run) -> "Trainer":
         """From the newest checkpoint, or from the start where a kill came before the first one."""
         config, vocab = run.config(), run.vocab()
-        if config.spec.vocab_fingerprint != vocab.fingerprint:
-            raise EngramError(
-                f"the training in {run.folder} uses vocabulary {config.spec.vocab_fingerprint}, "
-                f"vocab.parquet is {vocab.fingerprint}",
-                hint="put the vocabulary back, or start again with engram train --force",
-            )
+        run.check_vocab(config.spec, vocab)
         trainer = cls(run, config, vocab, Tokens.open(run.train_folder / "tokens"))
         if folder := latest_checkpoint(run):
             load_checkpoint(folder, trainer.state)
