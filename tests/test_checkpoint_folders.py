@@ -16,7 +16,7 @@ from table.checkpoints.family import read_checkpoint
 from table.checkpoints.safetensors_file import read_header
 from table.verify import verify
 from tests.checkpoints import INDEX, deepseek, qwen
-from tests.test_table_lies import Lie, change_bytes, change_config, change_json
+from tests.lies import Lie, change_bytes, change_config, change_json
 
 TABLE_FILE = "model-00002-of-00003.safetensors"
 WEIGHT = "layers.1.engram.embed.weight"

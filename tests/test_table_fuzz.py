@@ -31,8 +31,7 @@ from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore
 from table.verify import verify
 from tests.checkpoints import INDEX, deepseek, qwen
-from tests.test_table_checkpoints import demo_spec
-from tests.test_table_places import forge
+from tests.stores import forge, spec_of_heads
 
 fuzz = settings(
     max_examples=int(os.environ.get("ENGRAM_FUZZ_EXAMPLES", "30")),
@@ -126,7 +125,7 @@ def use_store(path: Path, out: Path) -> None:
 
 def use_state_dict(path: Path, out: Path) -> None:
     with contextlib.suppress(EngramError):
-        checkpoint = read_demo(path, demo_spec(HEADS), np.empty(0, np.int32)).check()
+        checkpoint = read_demo(path, spec_of_heads(HEADS), np.empty(0, np.int32)).check()
         Import(checkpoint, checkpoint.encoding).run(out / "t.zarr")
     shutil.rmtree(out, ignore_errors=True)
 
@@ -222,7 +221,7 @@ def state_dict(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "demo.safetensors"
     offsets = torch.tensor([0, *HEADS[:-1]]).cumsum(0)
     save_file({"multi_head_embedding.embedding.weight": torch.ones(sum(HEADS), 4), "head_offsets": offsets}, path)
-    checkpoint = read_demo(path, demo_spec(HEADS), np.empty(0, np.int32)).check()
+    checkpoint = read_demo(path, spec_of_heads(HEADS), np.empty(0, np.int32)).check()
     Import(checkpoint, checkpoint.encoding).run(path.with_name("t.zarr"))
     return path
 

@@ -19,9 +19,9 @@ from table.store.manifest import origin_path
 from table.store.store import TableStore
 from table.verify import verify
 from tests.checkpoints import INDEX, deepseek, qwen
-from tests.test_table_checkpoints import assert_same_files
-from tests.test_table_lies import change_json
-from tests.test_table_places import forge
+from tests.folders import assert_same_files
+from tests.lies import change_json
+from tests.stores import forge
 
 Forgery = Callable[[dict[str, Any]], object]
 
