@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from hashing.base.errors import EngramError
+from table.checkpoints.checkpoint import Checkpoint
 from table.checkpoints.demo import read_demo
 from table.checkpoints.exporter import export
 from table.checkpoints.family import read_checkpoint
@@ -106,37 +107,59 @@ def change_text(text: bytes, data: st.DataObject) -> bytes:
     return text[:begin] + put + text[begin + data.draw(st.integers(0, 4)) :]
 
 
+def refusal(work: Callable[[], object]) -> str | None:
+    """What our own error says that ends the work, or None when none does. Any other exception fails the test."""
+    try:
+        work()
+    except EngramError as e:
+        return str(e)
+    return None
+
+
+def assert_told(refusals: Iterable[str | None]) -> None:
+    """Every refusal is a text that a terminal takes."""
+    assert all(told is None or told.encode() for told in refusals)
+
+
 def use_store(path: Path, out: Path) -> None:
-    """All that is done with a store; its own error may end any of it."""
+    """All that is done with a store; what cannot be opened does not pass verification either."""
     ways: list[Callable[[TableStore], object]] = [
         lambda store: [store.table(layer).gather(np.array([0, store.spec.rows(layer) - 1])) for layer in store.spec.layers],
         lambda store: export(store, out / "files"),
         lambda store: convert(store, out / "c.zarr", ENCODINGS["int8"]),
     ]
-    with contextlib.suppress(EngramError):
-        verify(path, full=True)
-    with contextlib.suppress(EngramError):
+    faults = verify(path, full=True).faults
+    assert_told(faults)
+    if told := refusal(lambda: TableStore.open(path)):
+        assert_told([told])
+        assert faults
+    else:
         store = TableStore.open(path)
-        for way in ways:
-            with contextlib.suppress(EngramError):
-                way(store)
+        assert_told([refusal(lambda way=way: way(store)) for way in ways])  # type: ignore[misc]
     shutil.rmtree(out, ignore_errors=True)
+
+
+def use_checkpoint(read: Callable[[], Checkpoint], out: Path) -> str | None:
+    """Reads a checkpoint and imports it; gives why it was refused before that, if it was."""
+    told = refusal(lambda: read().check())
+    assert_told([told])
+    if told is None:
+        checkpoint = read()
+        assert_told([refusal(lambda: Import(checkpoint, checkpoint.encoding).run(out / "t.zarr"))])
+    shutil.rmtree(out, ignore_errors=True)
+    return told
 
 
 def use_state_dict(path: Path, out: Path) -> None:
-    with contextlib.suppress(EngramError):
-        checkpoint = read_demo(path, spec_of_heads(HEADS), np.empty(0, np.int32)).check()
-        Import(checkpoint, checkpoint.encoding).run(out / "t.zarr")
-    shutil.rmtree(out, ignore_errors=True)
+    use_checkpoint(lambda: read_demo(path, spec_of_heads(HEADS), np.empty(0, np.int32)), out)
 
 
-def use_checkpoint(folder: Path, out: Path) -> None:
-    with contextlib.suppress(EngramError):
-        verify(folder, full=True)
-    with contextlib.suppress(EngramError):
-        checkpoint = read_checkpoint(folder)
-        Import(checkpoint, checkpoint.encoding).run(out / "t.zarr")
-    shutil.rmtree(out, ignore_errors=True)
+def use_folder(folder: Path, out: Path) -> None:
+    """All that is done with a checkpoint's folder; what is refused does not pass verification either."""
+    faults = verify(folder, full=True).faults
+    assert_told(faults)
+    if use_checkpoint(lambda: read_checkpoint(folder), out):
+        assert faults
 
 
 @pytest.fixture(scope="module", params=["deepseek", "qwen bf16", "qwen fp8"])
@@ -188,9 +211,9 @@ def test_a_configuration_or_an_index_with_changes(checkpoint: Path, name: str, d
         content = json.loads(text)
         change_some(content, data)
         (checkpoint / name).write_bytes(json.dumps(content).encode())
-        use_checkpoint(checkpoint, checkpoint.parent / "out")
+        use_folder(checkpoint, checkpoint.parent / "out")
         (checkpoint / name).write_bytes(change_text(text, data))
-        use_checkpoint(checkpoint, checkpoint.parent / "out")
+        use_folder(checkpoint, checkpoint.parent / "out")
 
 
 def changed_header(whole: bytes, data: st.DataObject) -> bytes:
@@ -213,7 +236,7 @@ def test_a_header_with_changes(checkpoint: Path, data: st.DataObject) -> None:
     file = data.draw(st.sampled_from(sorted(checkpoint.glob("*.safetensors"))))
     with restored(file) as whole:
         file.write_bytes(changed_header(whole, data))
-        use_checkpoint(checkpoint, checkpoint.parent / "out")
+        use_folder(checkpoint, checkpoint.parent / "out")
 
 
 @pytest.fixture(scope="module")
