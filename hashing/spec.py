@@ -226,6 +226,11 @@ class HashSpec:
         return total + -total % self.rows_multiple
 
     @property
+    def total_rows(self) -> int:
+        """Rows of all layers."""
+        return sum(map(self.rows, self.layers))
+
+    @property
     def fingerprint(self) -> str:
         """A digest of everything that addresses depend on; how the multipliers came about is not part of it."""
         content = {k: v for k, v in asdict(self).items() if k not in ("seeding", "seed")}
