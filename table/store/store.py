@@ -1,4 +1,4 @@
-"""TableStore: tables, hash spec and canonical map, opened. `table/store/manifest.py` says what lies where."""
+"""TableStore: an opened store, its tables, hash spec and canonical map. `table/store/manifest.py` says what lies where."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
