@@ -121,7 +121,7 @@ def assert_told(refusals: Iterable[str | None]) -> None:
     assert all(told is None or told.encode() for told in refusals)
 
 
-def use_store(path: Path, out: Path) -> None:
+def assert_store_is_used_or_refused(path: Path, out: Path) -> None:
     """All that is done with a store; what cannot be opened does not pass verification either."""
     ways: list[Callable[[TableStore], object]] = [
         lambda store: [store.table(layer).gather(np.array([0, store.spec.rows(layer) - 1])) for layer in store.spec.layers],
@@ -139,7 +139,7 @@ def use_store(path: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
 
 
-def use_checkpoint(read: Callable[[], Checkpoint], out: Path) -> str | None:
+def import_unless_refused(read: Callable[[], Checkpoint], out: Path) -> str | None:
     """Reads a checkpoint and imports it; gives why it was refused before that, if it was."""
     told = refusal(lambda: read().check())
     assert_told([told])
@@ -150,15 +150,15 @@ def use_checkpoint(read: Callable[[], Checkpoint], out: Path) -> str | None:
     return told
 
 
-def use_state_dict(path: Path, out: Path) -> None:
-    use_checkpoint(lambda: read_demo(path, spec_of_heads(HEADS), np.empty(0, np.int32)), out)
+def assert_state_dict_is_imported_or_refused(path: Path, out: Path) -> None:
+    import_unless_refused(lambda: read_demo(path, spec_of_heads(HEADS), np.empty(0, np.int32)), out)
 
 
-def use_folder(folder: Path, out: Path) -> None:
+def assert_folder_is_imported_or_refused(folder: Path, out: Path) -> None:
     """All that is done with a checkpoint's folder; what is refused does not pass verification either."""
     faults = verify(folder, full=True).faults
     assert_told(faults)
-    if use_checkpoint(lambda: read_checkpoint(folder), out):
+    if import_unless_refused(lambda: read_checkpoint(folder), out):
         assert faults
 
 
@@ -191,7 +191,7 @@ def test_a_manifest_with_changes(checkpoint: Path, data: st.DataObject) -> None:
     store = checkpoint.parent / "t.zarr"
     with restored(store / "zarr.json"):
         forge(store, lambda manifest: change_some(manifest, data))
-        use_store(store, checkpoint.parent / "out")
+        assert_store_is_used_or_refused(store, checkpoint.parent / "out")
 
 
 @fuzz
@@ -200,7 +200,7 @@ def test_a_manifest_with_other_bytes(checkpoint: Path, data: st.DataObject) -> N
     store = checkpoint.parent / "t.zarr"
     with restored(store / "zarr.json") as text:
         (store / "zarr.json").write_bytes(change_text(text, data))
-        use_store(store, checkpoint.parent / "out")
+        assert_store_is_used_or_refused(store, checkpoint.parent / "out")
 
 
 @pytest.mark.parametrize("name", ["config.json", INDEX])
@@ -211,9 +211,9 @@ def test_a_configuration_or_an_index_with_changes(checkpoint: Path, name: str, d
         content = json.loads(text)
         change_some(content, data)
         (checkpoint / name).write_bytes(json.dumps(content).encode())
-        use_folder(checkpoint, checkpoint.parent / "out")
+        assert_folder_is_imported_or_refused(checkpoint, checkpoint.parent / "out")
         (checkpoint / name).write_bytes(change_text(text, data))
-        use_folder(checkpoint, checkpoint.parent / "out")
+        assert_folder_is_imported_or_refused(checkpoint, checkpoint.parent / "out")
 
 
 def changed_header(whole: bytes, data: st.DataObject) -> bytes:
@@ -236,7 +236,7 @@ def test_a_header_with_changes(checkpoint: Path, data: st.DataObject) -> None:
     file = data.draw(st.sampled_from(sorted(checkpoint.glob("*.safetensors"))))
     with restored(file) as whole:
         file.write_bytes(changed_header(whole, data))
-        use_folder(checkpoint, checkpoint.parent / "out")
+        assert_folder_is_imported_or_refused(checkpoint, checkpoint.parent / "out")
 
 
 @pytest.fixture(scope="module")
@@ -254,4 +254,4 @@ def state_dict(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_state_dict_s_header_with_changes(state_dict: Path, data: st.DataObject) -> None:
     with restored(state_dict) as whole:
         state_dict.write_bytes(changed_header(whole, data))
-        use_state_dict(state_dict, state_dict.parent / "out")
+        assert_state_dict_is_imported_or_refused(state_dict, state_dict.parent / "out")
