@@ -1,4 +1,4 @@
-"""The compiled kernels: rows of a range of positions, and the smaller ones that go with it.
+"""The compiled kernels of addressing: rows of a range of positions, canonical ids of token ids, the history of the next piece.
 
 All heads of one order share their mix x < 2**63 and differ only in the modulus p, so a CPU vector holds one head per lane.
 There is no vector division; the quotient comes from float64. With c = (1 - 2**-51) / p rounded, x as a float64 times c, cut to

@@ -16,8 +16,7 @@ import numpy as np
 
 from hashing.base.atomic import write_text
 from hashing.base.errors import EngramError
-from hashing.base.json_object import INT64_MAX, brief
-from hashing.base.regular_file import regular_size
+from hashing.base.json_object import INT64_MAX, brief, read_json
 
 Seeding = Literal["numpy", "splitmix64"]
 
@@ -25,6 +24,7 @@ MAX_ORDER = 6
 MAX_HEADS = 1024  # per order
 MAX_MODULI = 1 << 13  # of all layers together: finding more primes than that takes minutes
 MAX_LAYER = 99_999  # a block's number names folders
+MAX_SPEC_BYTES = 16 << 20  # ten times what MAX_MODULI primes take in a file
 LAYER_STRIDE = 10007  # how far apart the seeds of two layers are
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
@@ -226,6 +226,11 @@ class HashSpec:
         return total + -total % self.rows_multiple
 
     @property
+    def total_rows(self) -> int:
+        """Rows of all layers."""
+        return sum(map(self.rows, self.layers))
+
+    @property
     def fingerprint(self) -> str:
         """A digest of everything that addresses depend on; how the multipliers came about is not part of it."""
         content = {k: v for k, v in asdict(self).items() if k not in ("seeding", "seed")}
@@ -249,14 +254,7 @@ class HashSpec:
     @classmethod
     def load(cls, path: Path) -> "HashSpec":
         """Reads a spec's JSON file. Raises EngramError when there is no such file, or it is not a valid spec."""
-        regular_size(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
-            raise EngramError(f"{path} is not a hash spec: it is not JSON ({e})") from e
-        if not isinstance(content, dict):
-            raise EngramError(f"{path} is not a hash spec: it holds a {type(content).__name__}, expected an object")
-        return cls.from_json(content)
+        return cls.from_json(read_json(path, MAX_SPEC_BYTES, f"{path} is not a hash spec: it").members)
 
     def save(self, path: Path) -> None:
         write_text(path, json.dumps(self.to_json(), sort_keys=True, indent=1) + "\n")

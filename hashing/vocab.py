@@ -135,7 +135,7 @@ class CanonicalVocab:
         except pa.ArrowInvalid as e:
             raise EngramError(f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
         metadata = table.schema.metadata or {}
-        if b"engram.fingerprint" not in metadata or not table.schema.remove_metadata().equals(SCHEMA):
+        if not {b"engram.rule", b"engram.fingerprint"} <= metadata.keys() or not table.schema.remove_metadata().equals(SCHEMA):
             raise EngramError(f"{path} is not a canonical vocabulary; its columns are {', '.join(table.column_names)}")
         vocab = cls._from_table(table)
         if vocab.fingerprint != (stored := metadata[b"engram.fingerprint"].decode()):

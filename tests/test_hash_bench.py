@@ -1,16 +1,13 @@
 """`engram bench hash` compares ways that give the same rows, and names every one of them."""
 
-import json
-
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from engram_cli.bench.hash_speed import NUMPY_WAYS, WAYS
 from engram_cli.bench.numpy_rows import NumpyRows
-from engram_cli.main import app
 from hashing.hasher import Hasher
 from hashing.named_specs import named_spec
+from tests.commands import document
 
 
 @pytest.mark.parametrize("name", ["engram-demo", "deepseek-v4.1"])
@@ -26,9 +23,8 @@ def test_every_form_of_numpy_gives_the_rows(name: str, shape: tuple[int, int], f
 
 
 def test_every_way_at_every_size() -> None:
-    done = CliRunner().invoke(app, ["bench", "hash", "--spec", "engram-demo", "--tokens", "1", "--tokens", "5000", "--json"])
-    assert done.exit_code == 0, done.output
-    report = json.loads(done.stdout)["specs"]["engram-demo"]
+    told = document("bench", "hash", "--spec", "engram-demo", "--tokens", 1, "--tokens", 5000)
+    report = told["specs"]["engram-demo"]
     assert (report["layers"], report["columns"]) == (2, 16)
     assert [size["tokens"] for size in report["sizes"]] == [1, 8192]
     for size in report["sizes"]:

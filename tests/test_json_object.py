@@ -19,7 +19,7 @@ REFUSED = {
     "half a surrogate pair in a value": (b'{"a": "\\udfff"}', "half a surrogate pair"),
     "a number without end": (b'{"a": ' + b"9" * 5000 + b"}", "a number of 5000 digits"),
     "no bottom": (b"[" * 100_000, "is not JSON"),
-    "a list": (b"[1]", "holds no JSON object"),
+    "a list": (b"[1]", "holds a list, expected an object"),
     "nothing": (b"", "is not JSON"),
 }
 

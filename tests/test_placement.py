@@ -11,7 +11,7 @@ from runtime.placement.offloaded import FEW_ROWS
 from runtime.placement.placement import PlacementName, place
 from table.store.gather import Table
 from table.store.store import TableStore, write_store
-from tests.test_table_checkpoints import demo_spec
+from tests.stores import spec_of_heads
 
 CPU = torch.device("cpu")
 PRIMES = (20_011, 20_021, 20_023, 20_029)
@@ -20,7 +20,7 @@ PRIMES = (20_011, 20_021, 20_023, 20_029)
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> TableStore:
     values = np.random.default_rng(0).standard_normal((sum(PRIMES), 64), np.float32)
-    return write_store(tmp_path_factory.mktemp("store") / "t.zarr", demo_spec(PRIMES), np.empty(0, np.int32), {1: values})
+    return write_store(tmp_path_factory.mktemp("store") / "t.zarr", spec_of_heads(PRIMES), np.empty(0, np.int32), {1: values})
 
 
 @pytest.mark.parametrize("name", ["device", "host", "disk"])

@@ -14,15 +14,15 @@ from hashing.text.tokenizer import load_tokenizer
 from runtime.state_dict import read_torch_demo
 from table.checkpoints.demo import read_demo
 from table.checkpoints.safetensors_file import read_header
-from tests.test_table_checkpoints import demo_spec
+from tests.stores import spec_of_heads
 
 READERS: dict[str, Callable[[Path], object]] = {
     "size": regular_size,
     "spec": HashSpec.load,
     "tokenizer": lambda path: load_tokenizer(str(path)),
     "safetensors header": read_header,
-    "safetensors state dict": lambda path: read_demo(path, demo_spec((5, 7)), np.empty(0, np.int32)),
-    "torch state dict": lambda path: read_torch_demo(path, demo_spec((5, 7)), np.empty(0, np.int32)),
+    "safetensors state dict": lambda path: read_demo(path, spec_of_heads((5, 7)), np.empty(0, np.int32)),
+    "torch state dict": lambda path: read_torch_demo(path, spec_of_heads((5, 7)), np.empty(0, np.int32)),
 }
 
 

@@ -14,7 +14,6 @@ from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file, save_file
 
 from hashing.base.errors import EngramError
-from hashing.spec import HashSpec, seeded_multipliers
 from hashing.vocab import CanonicalVocab
 from runtime.state_dict import read_torch_demo
 from table.checkpoints.checkpoint import Checkpoint, choose_layers
@@ -26,6 +25,8 @@ from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore
 from table.verify import verify
 from tests.checkpoints import GOLDEN, Made, deepseek, qwen
+from tests.folders import assert_same_files
+from tests.stores import spec_of_heads
 
 SMALL_SHARDS = 1 << 20
 
@@ -33,12 +34,6 @@ SMALL_SHARDS = 1 << 20
 def imported(checkpoint: Checkpoint, out: Path) -> TableStore:
     assert checkpoint.faults == ()
     return Import(checkpoint, checkpoint.encoding).run(out, shard_bytes=SMALL_SHARDS)
-
-
-def assert_same_files(exported: Path, original: Path) -> None:
-    names = [file.name for file in exported.iterdir()]
-    assert names
-    assert all(filecmp.cmp(exported / name, original / name, shallow=False) for name in names)
 
 
 @pytest.mark.parametrize(("name", "columns"), [("deepseek_v41_tiny", 3), ("qwen_tiny", 2)])
@@ -93,18 +88,6 @@ def test_importing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert filecmp.cmpfiles(tmp_path / "a.zarr", tmp_path / "b.zarr", map(str, files), shallow=False)[1:] == ([], [])
 
 
-def demo_spec(rows_of_heads: tuple[int, ...], layers: tuple[int, ...] = (1,)) -> HashSpec:
-    half = len(rows_of_heads) // 2
-    return HashSpec(
-        layers=layers,
-        primes=((rows_of_heads[:half], rows_of_heads[half:]),),
-        multipliers=seeded_multipliers("numpy", 0, layers, 3, 100),
-        pad_id=2,
-        canonical_size=100,
-        vocab_fingerprint="of-a-test",
-    )
-
-
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("streams", [1, 4])
 def test_the_golden_demo_module_s_table_is_imported_from_its_state_dict(tmp_path: Path, streams: int, suffix: str) -> None:
@@ -112,7 +95,7 @@ def test_the_golden_demo_module_s_table_is_imported_from_its_state_dict(tmp_path
     state = {name.removeprefix("param/"): value for name, value in golden.items() if name.startswith("param/")}
     table = state["multi_head_embedding.embedding.weight"]
     offsets = [*state["head_offsets"].tolist(), len(table)]
-    spec = demo_spec(tuple(b - a for a, b in pairwise(offsets)))
+    spec = spec_of_heads(tuple(b - a for a, b in pairwise(offsets)))
     path = tmp_path / f"demo{suffix}"
     no_map = np.empty(0, np.int32)
     if suffix == ".pt":
@@ -136,7 +119,7 @@ def test_the_golden_demo_module_s_table_is_imported_from_its_state_dict(tmp_path
 def test_a_pickle_with_code_in_it_is_refused(tmp_path: Path) -> None:
     torch.save({"multi_head_embedding.embedding.weight": Path("x")}, tmp_path / "bad.pt")
     with pytest.raises(EngramError, match="not a torch file of tensors alone"):
-        read_torch_demo(tmp_path / "bad.pt", demo_spec((5, 7)), np.empty(0, np.int32))
+        read_torch_demo(tmp_path / "bad.pt", spec_of_heads((5, 7)), np.empty(0, np.int32))
 
 
 def test_chosen_layers_and_another_encoding(tmp_path: Path) -> None:

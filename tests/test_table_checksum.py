@@ -1,6 +1,10 @@
 """Every way to compute CRC-32C against Google's, so that a processor of any kind finds the checksums that another wrote."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -20,6 +24,7 @@ from table.store.checksum_kernel import (
     next_by_table,
     zeros_tables,
 )
+from tests.commands import ROOT
 
 BLOCKS = 3
 has_instruction = pytest.mark.skipif(not INSTRUCTION, reason="this processor has no CRC-32C instruction")
@@ -91,3 +96,18 @@ def test_zeros_move_a_register_as_they_do_in_google_s(count: int) -> None:
     register = begin ^ 0xFFFFFFFF
     moved = np.bitwise_xor.reduce([tables[place, register >> 8 * place & 255] for place in range(4)])
     assert int(moved) ^ 0xFFFFFFFF == google_crc32c.extend(begin, bytes(count))
+
+
+WITHOUT_AVX = """
+import numpy as np
+from table.store.checksum import BLOCK_BYTES, ZERO_BLOCK, block_checksums
+assert block_checksums(np.zeros(BLOCK_BYTES, np.uint8)).tolist() == [ZERO_BLOCK]
+"""
+
+
+def test_vectors_that_numba_may_not_use_are_not_used(tmp_path: Path) -> None:
+    environment = os.environ | {"NUMBA_ENABLE_AVX": "0", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_AVX], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from table.store.manifest import origin_path, shard_path
 from table.store.store import TableStore
 from table.verify import verify
 from tests.checkpoints import deepseek
-from tests.test_table_verify import flip
+from tests.stores import flip
 
 DAMAGED_ROW = 9000  # of layer 14, in its second shard
 

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from hashing.base.errors import EngramError
+from table.checkpoints.checkpoint import Checkpoint
 from table.checkpoints.demo import read_demo
 from table.checkpoints.exporter import export
 from table.checkpoints.family import read_checkpoint
@@ -31,8 +32,7 @@ from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore
 from table.verify import verify
 from tests.checkpoints import INDEX, deepseek, qwen
-from tests.test_table_checkpoints import demo_spec
-from tests.test_table_places import forge
+from tests.stores import forge, spec_of_heads
 
 fuzz = settings(
     max_examples=int(os.environ.get("ENGRAM_FUZZ_EXAMPLES", "30")),
@@ -107,37 +107,59 @@ def change_text(text: bytes, data: st.DataObject) -> bytes:
     return text[:begin] + put + text[begin + data.draw(st.integers(0, 4)) :]
 
 
-def use_store(path: Path, out: Path) -> None:
-    """All that is done with a store; its own error may end any of it."""
+def refusal(work: Callable[[], object]) -> str | None:
+    """What our own error says that ends the work, or None when none does. Any other exception fails the test."""
+    try:
+        work()
+    except EngramError as e:
+        return str(e)
+    return None
+
+
+def assert_told(refusals: Iterable[str | None]) -> None:
+    """Every refusal is a text that a terminal takes."""
+    assert all(told is None or told.encode() for told in refusals)
+
+
+def assert_store_is_used_or_refused(path: Path, out: Path) -> None:
+    """All that is done with a store; what cannot be opened does not pass verification either."""
     ways: list[Callable[[TableStore], object]] = [
         lambda store: [store.table(layer).gather(np.array([0, store.spec.rows(layer) - 1])) for layer in store.spec.layers],
         lambda store: export(store, out / "files"),
         lambda store: convert(store, out / "c.zarr", ENCODINGS["int8"]),
     ]
-    with contextlib.suppress(EngramError):
-        verify(path, full=True)
-    with contextlib.suppress(EngramError):
+    faults = verify(path, full=True).faults
+    assert_told(faults)
+    if told := refusal(lambda: TableStore.open(path)):
+        assert_told([told])
+        assert faults
+    else:
         store = TableStore.open(path)
-        for way in ways:
-            with contextlib.suppress(EngramError):
-                way(store)
+        assert_told([refusal(lambda way=way: way(store)) for way in ways])  # type: ignore[misc]
     shutil.rmtree(out, ignore_errors=True)
 
 
-def use_state_dict(path: Path, out: Path) -> None:
-    with contextlib.suppress(EngramError):
-        checkpoint = read_demo(path, demo_spec(HEADS), np.empty(0, np.int32)).check()
-        Import(checkpoint, checkpoint.encoding).run(out / "t.zarr")
+def import_unless_refused(read: Callable[[], Checkpoint], out: Path) -> str | None:
+    """Reads a checkpoint and imports it; gives why it was refused before that, if it was."""
+    told = refusal(lambda: read().check())
+    assert_told([told])
+    if told is None:
+        checkpoint = read()
+        assert_told([refusal(lambda: Import(checkpoint, checkpoint.encoding).run(out / "t.zarr"))])
     shutil.rmtree(out, ignore_errors=True)
+    return told
 
 
-def use_checkpoint(folder: Path, out: Path) -> None:
-    with contextlib.suppress(EngramError):
-        verify(folder, full=True)
-    with contextlib.suppress(EngramError):
-        checkpoint = read_checkpoint(folder)
-        Import(checkpoint, checkpoint.encoding).run(out / "t.zarr")
-    shutil.rmtree(out, ignore_errors=True)
+def assert_state_dict_is_imported_or_refused(path: Path, out: Path) -> None:
+    import_unless_refused(lambda: read_demo(path, spec_of_heads(HEADS), np.empty(0, np.int32)), out)
+
+
+def assert_folder_is_imported_or_refused(folder: Path, out: Path) -> None:
+    """All that is done with a checkpoint's folder; what is refused does not pass verification either."""
+    faults = verify(folder, full=True).faults
+    assert_told(faults)
+    if import_unless_refused(lambda: read_checkpoint(folder), out):
+        assert faults
 
 
 @pytest.fixture(scope="module", params=["deepseek", "qwen bf16", "qwen fp8"])
@@ -169,7 +191,7 @@ def test_a_manifest_with_changes(checkpoint: Path, data: st.DataObject) -> None:
     store = checkpoint.parent / "t.zarr"
     with restored(store / "zarr.json"):
         forge(store, lambda manifest: change_some(manifest, data))
-        use_store(store, checkpoint.parent / "out")
+        assert_store_is_used_or_refused(store, checkpoint.parent / "out")
 
 
 @fuzz
@@ -178,7 +200,7 @@ def test_a_manifest_with_other_bytes(checkpoint: Path, data: st.DataObject) -> N
     store = checkpoint.parent / "t.zarr"
     with restored(store / "zarr.json") as text:
         (store / "zarr.json").write_bytes(change_text(text, data))
-        use_store(store, checkpoint.parent / "out")
+        assert_store_is_used_or_refused(store, checkpoint.parent / "out")
 
 
 @pytest.mark.parametrize("name", ["config.json", INDEX])
@@ -189,9 +211,9 @@ def test_a_configuration_or_an_index_with_changes(checkpoint: Path, name: str, d
         content = json.loads(text)
         change_some(content, data)
         (checkpoint / name).write_bytes(json.dumps(content).encode())
-        use_checkpoint(checkpoint, checkpoint.parent / "out")
+        assert_folder_is_imported_or_refused(checkpoint, checkpoint.parent / "out")
         (checkpoint / name).write_bytes(change_text(text, data))
-        use_checkpoint(checkpoint, checkpoint.parent / "out")
+        assert_folder_is_imported_or_refused(checkpoint, checkpoint.parent / "out")
 
 
 def changed_header(whole: bytes, data: st.DataObject) -> bytes:
@@ -214,7 +236,7 @@ def test_a_header_with_changes(checkpoint: Path, data: st.DataObject) -> None:
     file = data.draw(st.sampled_from(sorted(checkpoint.glob("*.safetensors"))))
     with restored(file) as whole:
         file.write_bytes(changed_header(whole, data))
-        use_checkpoint(checkpoint, checkpoint.parent / "out")
+        assert_folder_is_imported_or_refused(checkpoint, checkpoint.parent / "out")
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +244,7 @@ def state_dict(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "demo.safetensors"
     offsets = torch.tensor([0, *HEADS[:-1]]).cumsum(0)
     save_file({"multi_head_embedding.embedding.weight": torch.ones(sum(HEADS), 4), "head_offsets": offsets}, path)
-    checkpoint = read_demo(path, demo_spec(HEADS), np.empty(0, np.int32)).check()
+    checkpoint = read_demo(path, spec_of_heads(HEADS), np.empty(0, np.int32)).check()
     Import(checkpoint, checkpoint.encoding).run(path.with_name("t.zarr"))
     return path
 
@@ -232,4 +254,4 @@ def state_dict(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_state_dict_s_header_with_changes(state_dict: Path, data: st.DataObject) -> None:
     with restored(state_dict) as whole:
         state_dict.write_bytes(changed_header(whole, data))
-        use_state_dict(state_dict, state_dict.parent / "out")
+        assert_state_dict_is_imported_or_refused(state_dict, state_dict.parent / "out")

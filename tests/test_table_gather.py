@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hashing.base.cores import CORES
 from table.encodings.encoding import ENCODINGS, Encoding
-from table.store.gather import ALONE_BYTES, Table, _helpers
+from table.store.gather import ALONE_BYTES, Table, helpers
 
 HEAD_DIM = 64
 MANY = 3 * ALONE_BYTES // (4 * HEAD_DIM)  # rows that are shared among threads
@@ -62,21 +62,11 @@ def test_the_first_row_outside_is_the_one_named(place: int, bad: int) -> None:
         table.gather(rows)
 
 
-def test_the_cores_are_not_counted_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked() -> int:
-        raise AssertionError("counting the cores takes longer than gathering the rows of a token")
-
-    monkeypatch.setattr(os, "cpu_count", asked)
-    table = table_of(ENCODINGS["float32"])
-    for count in (1, 48, MANY):
-        table.gather(np.zeros(count, np.int64))
-
-
 @pytest.fixture
 def busy_helpers() -> Iterator[None]:
     """All threads that help to gather wait for the test's end."""
     done = Event()
-    waiting = [_helpers().submit(done.wait, 30) for _ in range(CORES)]
+    waiting = [helpers().submit(done.wait, 30) for _ in range(CORES)]
     yield
     done.set()
     assert all(task.result() for task in waiting)

@@ -19,20 +19,10 @@ from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore, create_store
 from table.verify import verify
 from tests.checkpoints import INDEX, deepseek, qwen
+from tests.lies import Lie, change_bytes, change_config, change_json
 
-Lie = Callable[[Path], None]
 TABLE_FILE = "model-00002-of-00003.safetensors"
 WEIGHT, SCALE = "layers.1.engram.embed.weight", "layers.1.engram.embed.scale"
-
-
-def change_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def change_config(**keys: Any) -> Lie:
-    return lambda folder: change_json(folder / "config.json", lambda content: content["text_config"].update(keys))
 
 
 def change_header(change: Callable[[dict[str, Any]], None], file: str = TABLE_FILE) -> Lie:
@@ -100,12 +90,6 @@ LIES: dict[str, tuple[Lie, str]] = {
         "lacks engram_head_dim",
     ),
 }
-
-
-def change_bytes(path: Path, offset: int, content: bytes) -> None:
-    data = bytearray(path.read_bytes())
-    data[offset : offset + len(content)] = content
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("name", LIES)

@@ -14,13 +14,12 @@ from table.checkpoints.family import read_checkpoint
 from table.checkpoints.importer import Import
 from table.convert import convert
 from table.encodings.encoding import ENCODINGS
-from table.store.checksum import crc_text
 from table.store.store import TableStore
 from table.store.writer import StoreWriter
-from table.store.zarr_metadata import canonical_json
 from table.verify import verify
 from tests.checkpoints import deepseek
 from tests.folders import contents
+from tests.stores import forge
 
 Write = Callable[[Path], object]
 
@@ -133,16 +132,6 @@ def test_a_checkpoint_that_changes_is_not_imported(folder: Path, name: str) -> N
 def test_a_place_without_a_name_is_refused(path: str) -> None:
     with pytest.raises(UsageError, match="gives no name to what is to be written"):
         refuse_overwrite(Path(path), force=True)
-
-
-def forge(store: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Changes the manifest and makes its checksum right again."""
-    content = json.loads((store / "zarr.json").read_text())
-    manifest = content["attributes"]["engram"]
-    del manifest["crc32c"]
-    change(manifest)
-    manifest["crc32c"] = crc_text(canonical_json(manifest))
-    (store / "zarr.json").write_text(json.dumps(content, sort_keys=True, separators=(",", ":")))
 
 
 FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {

@@ -12,7 +12,7 @@ from table.store.manifest import SHARD_BYTES, row_step, shard_path, shard_rows
 from table.store.shard_map import HUGE_PAGE_BYTES
 from table.store.store import write_store
 from table.verify import verify
-from tests.test_table_checkpoints import demo_spec
+from tests.stores import spec_of_heads
 
 ROWS = (30_011, 30_013, 30_029, 30_047)
 
@@ -38,7 +38,7 @@ def test_a_small_table_has_a_small_shard() -> None:
 
 def test_a_shard_written_in_pieces_holds_every_row(tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal((sum(ROWS), 64), np.float32)
-    store = write_store(tmp_path / "a.zarr", demo_spec(ROWS), np.empty(0, np.int32), {1: values})
+    store = write_store(tmp_path / "a.zarr", spec_of_heads(ROWS), np.empty(0, np.int32), {1: values})
     kind = ENCODINGS["e4m3-e8m0"]
     converted = convert(store, tmp_path / "b.zarr", kind)
     assert shard_path(converted.path, 1, 0).stat().st_size > 3 * HUGE_PAGE_BYTES

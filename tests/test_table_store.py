@@ -17,7 +17,7 @@ from table.store.gather import Table
 from table.store.shard_map import PAGE_BYTES
 from table.store.store import TableStore, create_store, write_store
 from tests.commands import Done, document, engram
-from tests.test_table_checkpoints import demo_spec
+from tests.stores import spec_of_heads
 
 ROWS = (9001, 9007, 9011, 9013)
 SMALL_SHARDS = 1 << 17
@@ -31,7 +31,7 @@ def values() -> np.ndarray[Any, np.dtype[np.float32]]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, values: Any) -> TableStore:
     path = tmp_path_factory.mktemp("store") / "t.zarr"
-    return write_store(path, demo_spec(ROWS), np.arange(100, dtype=np.int32), {1: values}, step=7)
+    return write_store(path, spec_of_heads(ROWS), np.arange(100, dtype=np.int32), {1: values}, step=7)
 
 
 def test_what_was_written_is_read(store: TableStore, values: Any) -> None:
@@ -84,7 +84,7 @@ def test_a_buffer_of_another_shape_is_refused(store: TableStore) -> None:
 def test_rows_asked_for_ahead_become_resident(tmp_path: Path, values: Any) -> None:
     import os
 
-    store = write_store(tmp_path / "t.zarr", demo_spec(ROWS), np.empty(0, np.int32), {1: values})
+    store = write_store(tmp_path / "t.zarr", spec_of_heads(ROWS), np.empty(0, np.int32), {1: values})
     path = next(store.path.glob("layers/1/c/*/0"))
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)

@@ -15,7 +15,7 @@ from table.store.checksum import BLOCK_BYTES, crc32c, flipped_byte
 from table.store.store import TableStore, write_store
 from table.verify import verify
 from tests.checkpoints import deepseek, qwen
-from tests.test_table_checkpoints import demo_spec
+from tests.stores import flip, spec_of_heads
 
 FLIPS = 120
 
@@ -25,14 +25,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TableStore:
     folder = tmp_path_factory.mktemp("verify")
     checkpoint = read_checkpoint(deepseek(folder / "in").folder)
     return Import(checkpoint, checkpoint.encoding).run(folder / "t.zarr", shard_bytes=1 << 20)
-
-
-def flip(path: Path, position: int, bit: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(position)
-        byte = file.read(1)[0]
-        file.seek(position)
-        file.write(bytes([byte ^ 1 << bit]))
 
 
 def test_a_bit_flipped_anywhere_is_found_with_shard_and_row(store: TableStore) -> None:
@@ -96,7 +88,7 @@ ROWS = (1009, 1013, 1019, 1021)
 
 
 def bad_store(path: Path, kind: Encoding, row: int, value: float) -> TableStore:
-    spec = demo_spec(ROWS)
+    spec = spec_of_heads(ROWS)
     table = np.random.default_rng(3).normal(size=(spec.rows(1), 64)).astype(np.float32)
     table[row] *= value
     table[5] = 0

@@ -26,7 +26,7 @@ from runtime.train.row_table import RowTable
 from runtime.train.trainer import Trainer
 from runtime.trained_run import TrainedRun
 from table.store.store import TableStore
-from tests.conftest import build_vocab
+from tests.runs import build_vocab
 
 STEPS = 40
 

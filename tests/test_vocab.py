@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -135,6 +136,14 @@ def test_a_vocabulary_survives_its_file(tmp_path: Path, rule: Rule) -> None:
     (tmp_path / "cut.parquet").write_bytes(content[: len(content) // 2])
     with pytest.raises(EngramError, match="cannot be read as Parquet"):
         CanonicalVocab.load(tmp_path / "cut.parquet")
+
+
+def test_a_file_that_does_not_name_its_rule_is_no_vocabulary(tmp_path: Path) -> None:
+    vocab, path = CanonicalVocab.from_tokenizer(words_tokenizer("unigram")), tmp_path / "vocab.parquet"
+    vocab.save(path)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"engram.fingerprint": vocab.fingerprint}), path)
+    with pytest.raises(EngramError, match="is not a canonical vocabulary"):
+        CanonicalVocab.load(path)
 
 
 def test_the_difference_between_the_two_deepseek_vocabularies(vocab_v3: CanonicalVocab, vocab_v4: CanonicalVocab) -> None:

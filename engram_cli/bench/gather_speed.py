@@ -31,13 +31,8 @@ from table.store.manifest import shard_path
 from table.store.store import TableStore, write_store
 
 HEAD_DIM, ROW_BYTES = 64, 256
-SIZES = (
-    1,
-    48,
-    1000,
-    32_768,
-    1 << 20,
-)  # rows of a call: one, a token's of a large model, a short prompt's, a long one's, a batch's
+# Rows of a call: one, a token's of a large model, a short prompt's, a long one's, a batch's.
+SIZES = (1, 48, 1000, 32_768, 1 << 20)
 PEERS = ("numpy_take", "torch_index_select", "torch_embedding")
 TURN_ROWS = 1 << 22  # of a turn: after a rest, memory and the scheduler take some ten milliseconds to come to speed
 REST_SEC = 0.02  # before each turn: for 5 ms torch's threads wait busily for more work, and would take a core from the next way

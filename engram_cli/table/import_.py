@@ -107,5 +107,5 @@ def _print_plan(plan: "Import", place: Path, json: bool) -> None:
         print_json(content)
         return
     read, written = byte_text(checkpoint.total_bytes), byte_text(plan.written_bytes)
-    print(f"{place}: {plan.rows:,} rows of layers {', '.join(content['layers'])} as {plan.encoding.name}")
+    print(f"{place}: {checkpoint.spec.total_rows:,} rows of layers {', '.join(content['layers'])} as {plan.encoding.name}")
     print(f"{read} would be read, {written} ({plan.written_bytes:,} bytes) written")

@@ -117,19 +117,22 @@ def parse_json(content: bytes, where: str) -> JsonObject:
     except (ValueError, RecursionError) as e:
         raise EngramError(f"{where} is not JSON: {e}") from e
     if not isinstance(value, dict):
-        raise EngramError(f"{where} holds no JSON object")
+        raise EngramError(f"{where} holds a {type(value).__name__}, expected an object")
     return JsonObject(where, value)
 
 
-def read_json(path: Path, most_bytes: int) -> JsonObject:
-    """The object in a file. Raises EngramError when there is no such file, it is larger than that, or it holds no object."""
+def read_json(path: Path, most_bytes: int, where: str = "") -> JsonObject:
+    """The object in a file; `where` is what messages about its content begin with, and the path where it is empty.
+
+    Raises EngramError when there is no such file, it is larger than `most_bytes`, or it holds no object.
+    """
     if (size := regular_size(path)) > most_bytes:
         raise EngramError(f"{path} is {size:,} bytes long, expected {most_bytes:,} at most")
     try:
         content = path.read_bytes()
     except OSError as e:
         raise EngramError(f"{path} cannot be read: {e.strerror}") from e
-    return parse_json(content, str(path))
+    return parse_json(content, where or str(path))
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

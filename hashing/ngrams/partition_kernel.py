@@ -21,7 +21,7 @@ PARTITION_SHIFT = np.uint64(54)
 ROTATION = np.uint64(10)
 FOLD = np.uint64(0xC2B2AE3D27D4EB4F)
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
-UNSPREAD = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
+UNSPREAD = np.uint64(pow(int(SPREAD), -1, 2**64))
 LOWER_HALF, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 ONE = np.uint64(1)
 

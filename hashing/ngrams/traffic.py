@@ -134,8 +134,9 @@ def row_streams(spec: HashSpec, vocab: CanonicalVocab, pieces: Iterable[Piece], 
     if not read:
         raise EngramError("the corpus has no tokens to follow")
     offsets, stream = np.array([*starts, read]), np.concatenate(ids)
+    hasher = Hasher(spec)
     for layer in spec.layers:
-        rows = Hasher(spec).ragged_rows(layer, stream, offsets)
+        rows = hasher.ragged_rows(layer, stream, offsets)
         for place, order in enumerate(spec.orders):
             yield RowStream(layer, f"{order}-grams", rows[:, place * spec.heads : (place + 1) * spec.heads])
         yield RowStream(layer, "all", rows)

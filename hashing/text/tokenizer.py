@@ -53,7 +53,7 @@ def _fetch_tokenizer(identifier: str) -> Tokenizer:
         ) from e
 
 
-def train_tokenizer(texts: Iterable[str], size: int, show_progress: bool = False) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     """A byte-level BPE of at most `size` tokens; id 0 is the end-of-text token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -62,7 +62,7 @@ def train_tokenizer(texts: Iterable[str], size: int, show_progress: bool = False
         vocab_size=size,
         special_tokens=[END_OF_TEXT[0]],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=show_progress,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer

@@ -85,7 +85,7 @@ class Checkpoint:
 
     @property
     def total_bytes(self) -> int:
-        return sum(self.spec.rows(layer) for layer in self.spec.layers) * self.encoding.row_bytes(self.head_dim)
+        return self.spec.total_rows * self.encoding.row_bytes(self.head_dim)
 
     @property
     def stamp(self) -> str:

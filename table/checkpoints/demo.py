@@ -25,10 +25,6 @@ LAYER = r"layers\.(\d{1,9})\."
 TABLE = "multi_head_embedding.embedding.weight"
 
 
-def table_name(layer: int) -> str:
-    return f"layers.{layer}.engram.{TABLE}"
-
-
 def table_tensors(names: Sequence[str], spec: HashSpec, path: Path) -> dict[int, str]:
     """Layer → its table's name. Raises EngramError unless every layer of the spec has one."""
     found = [name for name in names if name.endswith(TABLE)]

@@ -6,7 +6,7 @@ store's own, so a store whose rows were edited exports a checkpoint that differs
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +21,7 @@ from table.encodings.encoding import ENCODINGS
 from table.store.manifest import row_step
 from table.store.origin import Cut
 from table.store.store import TableStore
-from table.store.writer import PIECE_BYTES, THREADS, Progress, quiet, require_space
+from table.store.writer import PIECE_BYTES, THREADS, Progress, quiet, require_space, worker_threads
 
 TASK_BYTES = 64 << 20
 
@@ -55,18 +55,14 @@ def _write_file(store: TableStore, layout: Layout, kept: BinaryIO, target: Binar
         end = tensor.end
     _copy(kept, target, layout.size - end)
     target.flush()
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="export") as threads:
+    with worker_threads(THREADS, "export") as threads:
         tasks = [
             threads.submit(_write_rows, store, planes, first, count, target.fileno())
             for planes in _together(layout.cuts)
             for first, count in _pieces(store, planes[0][0].shape[0])
         ]
-        try:
-            for task in as_completed(tasks):
-                progress(task.result())
-        except BaseException:
-            threads.shutdown(wait=True, cancel_futures=True)
-            raise
+        for task in as_completed(tasks):
+            progress(task.result())
     for tensor, cut in layout.cuts:
         if cut.plane == "table_scale":
             write_at(target.fileno(), tensor.begin, _scale_bytes(store.manifest.layers[cut.layer].scale))

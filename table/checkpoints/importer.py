@@ -27,14 +27,10 @@ class Import:
     encoding: Encoding
 
     @property
-    def rows(self) -> int:
-        return sum(self.checkpoint.spec.rows(layer) for layer in self.checkpoint.spec.layers)
-
-    @property
     def written_bytes(self) -> int:
         """How many bytes the rows, and what is kept of the files besides, will take."""
         kept_bytes = sum(file.kept_bytes for file in self.checkpoint.kept_files())
-        return self.rows * self.encoding.row_bytes(self.checkpoint.head_dim) + kept_bytes
+        return self.checkpoint.spec.total_rows * self.encoding.row_bytes(self.checkpoint.head_dim) + kept_bytes
 
     def run(self, out: Path, progress: Progress = quiet, shard_bytes: int | None = None) -> TableStore:
         """Raises EngramError, before anything is written, for a checkpoint with faults or a drive without room."""

@@ -38,10 +38,9 @@ def _largest(values, i, first, last):  # type: ignore[no-untyped-def]
     largest = np.float32(0)
     for j in range(first, last):
         magnitude = abs(values[i, j])
-        if not magnitude <= largest:
-            largest = magnitude
         if np.isnan(magnitude):
             return magnitude
+        largest = max(largest, magnitude)
     return largest
 
 

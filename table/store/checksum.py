@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from table.store.checksum_kernel import BLOCK_BYTES as BLOCK_BYTES
-from table.store.checksum_kernel import POLYNOMIAL, checksum_blocks
+from table.store.checksum_kernel import checksum_blocks, zeros_tables
 
 Checksums = NDArray[np.uint32]  # (blocks,)
 
@@ -45,7 +45,7 @@ def flipped_byte(kept: int, found: int, length: int) -> int | None:
 
     The difference that a bit makes at the end of the block is stepped back byte by byte until it is that of a single bit.
     """
-    table = _byte_table()
+    table = zeros_tables(1)[0].tolist()  # what a byte in the lowest place becomes when a byte passes
     index_of_top = {entry >> 24: index for index, entry in enumerate(table)}
     ends = {table[1 << bit] for bit in range(8)}
     difference = kept ^ found
@@ -55,11 +55,3 @@ def flipped_byte(kept: int, found: int, length: int) -> int | None:
         index = index_of_top[difference >> 24]
         difference = ((difference ^ table[index]) << 8 & 0xFFFFFFFF) | index
     return None
-
-
-def _byte_table() -> list[int]:
-    """What a byte in the lowest place becomes after eight steps of the shift register."""
-    table = list(range(256))
-    for _ in range(8):
-        table = [value >> 1 ^ (POLYNOMIAL if value & 1 else 0) for value in table]
-    return table

@@ -17,6 +17,7 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -52,9 +53,12 @@ def zeros_tables(count: int) -> NDArray[np.uint32]:
 
 
 def _features() -> set[str]:
-    """The features of the processor that numba compiles for; none where it is told to compile for another."""
-    found = binding.get_host_cpu_features() if config.CPU_FEATURES is None else {}
-    return {name for name, there in found.items() if there}
+    """The features of the processor that numba compiles for: this one's, less those that the environment takes away.
+
+    Code that uses another ends the process while it is compiled.
+    """
+    found = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return {feature[1:] for feature in found.split(",") if feature.startswith("+")}
 
 
 def _instruction() -> tuple[str, int] | None:
@@ -84,7 +88,7 @@ def next_by_instruction(typing_context: Any, register: Any, word: Any) -> Any:
     return types.uint64(types.uint64, types.uint64), generate
 
 
-BYTES_AHEAD = np.concatenate([zeros_tables(4), zeros_tables(8)])[[4, 5, 6, 7, 0, 1, 2, 3]]  # of a word, by place
+BYTES_AHEAD = np.concatenate([zeros_tables(8), zeros_tables(4)])  # (8, 256) what each byte of a word adds, by its place
 
 
 @njit(inline="always")

@@ -59,7 +59,8 @@ def _will_need(base, count, row_bytes, rows, is_sorted):  # type: ignore[no-unty
 
 
 @cache
-def _helpers() -> ThreadPoolExecutor:
+def helpers() -> ThreadPoolExecutor:
+    """The threads that help a caller to gather many rows."""
     return ThreadPoolExecutor(max(1, CORES - 1), thread_name_prefix="gather")
 
 
@@ -74,7 +75,7 @@ class Table:
     rows: int = field(init=False, repr=False, compare=False)
     _place: tuple[int, int, int] = field(
         init=False, repr=False, compare=False
-    )  # address, rows, row_bytes: as a kernel takes them
+    )  # address, rows, row_bytes, as kernels take them
 
     def __post_init__(self) -> None:
         assert self.records.flags.c_contiguous, "kernels find a record by its number times its size"
@@ -105,9 +106,9 @@ class Table:
         """Gathers with the help of other threads; gives the position of the first row that the table does not have, or -1."""
         size = max(PIECE_BYTES // (4 * self.head_dim), -(-len(rows) // (PIECES_PER_THREAD * CORES)), 1)
         pieces = iter(range(0, len(rows), size))  # one for all: each piece is taken once
-        helpers = [_helpers().submit(self._gather_pieces, pieces, size, rows, vectors) for _ in range(CORES - 1)]
+        tasks = [helpers().submit(self._gather_pieces, pieces, size, rows, vectors) for _ in range(CORES - 1)]
         found = [self._gather_pieces(pieces, size, rows, vectors)]
-        found += [helper.result() for helper in helpers if not helper.cancel()]
+        found += [task.result() for task in tasks if not task.cancel()]
         return min((bad for bad in found if bad >= 0), default=-1)
 
     def _gather_pieces(self, pieces: Iterator[int], size: int, rows: NDArray[np.integer], vectors: NDArray[np.float32]) -> int:

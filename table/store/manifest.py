@@ -106,7 +106,7 @@ class Manifest:
             self._check_layer(number)
         if (count := sum(map(self.shard_count, self.layers))) > MAX_SHARDS:
             raise EngramError(f"the tables would be {count:,} shards, expected {MAX_SHARDS:,} at most: they are too large")
-        for file in self.origin.files if self.origin else ():
+        for file in self.origin_files:
             self._check_cuts(file)
 
     def _check_layer(self, number: int) -> None:
@@ -131,6 +131,11 @@ class Manifest:
                 raise EngramError(f"{cut.tensor} of {file.name} begins at row {cut.first_row}, expected 0 to {last}")
 
     @property
+    def origin_files(self) -> tuple[OriginFile, ...]:
+        """The files of the checkpoint that the tables came from; none where they were made here."""
+        return self.origin.files if self.origin else ()
+
+    @property
     def row_bytes(self) -> int:
         return self.encoding.row_bytes(self.head_dim)
 
@@ -153,7 +158,7 @@ class Manifest:
             yield "canonical", array_json((self.canonical[0],), (self.canonical[0],), "int32")
         if self.origin is not None:
             yield "origin", group_json({})
-            for position, file in enumerate(self.origin.files):
+            for position, file in enumerate(self.origin_files):
                 yield f"origin/{position}", array_json((file.kept_bytes,), (file.kept_bytes,), "uint8")
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Rows of one plane of a table, wherever they lie."""
+"""Parts: rows of one plane of a table, in a file or in memory."""
 
 import threading
 from dataclasses import dataclass

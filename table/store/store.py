@@ -1,4 +1,4 @@
-"""TableStore: tables, hash spec and canonical map, opened. `table/store/manifest.py` says what lies where."""
+"""TableStore: an opened store, its tables, hash spec and canonical map. `table/store/manifest.py` says what lies where."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class TableStore:
 
     @property
     def total_rows(self) -> int:
-        return sum(self.spec.rows(layer) for layer in self.spec.layers)
+        return self.spec.total_rows
 
     @property
     def total_bytes(self) -> int:
@@ -166,9 +166,8 @@ class TableStore:
 
     def kept_path(self, position: int) -> Path:
         """Where the kept bytes of an origin's file are. Raises EngramError when they are missing or altered."""
-        assert self.manifest.origin is not None
         path = origin_path(self.path, position)
-        check_kept(path, self.manifest.origin.files[position])
+        check_kept(path, self.manifest.origin_files[position])
         return path
 
     def table(self, layer: int) -> Table:

@@ -10,8 +10,9 @@ Whoever means to pull the plug next runs `sync` first; whoever suspects that som
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
 from io import FileIO
 from itertools import cycle
@@ -105,20 +106,15 @@ class StoreWriter:
 
     def write_origin(self, position: int, pieces: Iterable[bytes]) -> None:
         """The kept bytes of the origin's file. Raises EngramError when they are not those of the manifest."""
-        assert self.manifest.origin is not None
-        write_kept(origin_path(self.partial, position), self.manifest.origin.files[position], pieces)
+        write_kept(origin_path(self.partial, position), self.manifest.origin_files[position], pieces)
 
     def write_layer(self, layer: int, fill: Fill, progress: Progress = quiet) -> None:
         """Writes the layer's shards that are not there yet; `fill` is called by several threads at once."""
         shards = range(self.manifest.shard_count(layer))
-        with ThreadPoolExecutor(min(THREADS, len(shards)), thread_name_prefix="write") as threads:
+        with worker_threads(min(THREADS, len(shards)), "write") as threads:
             tasks = [threads.submit(self._write_shard, layer, shard, fill, progress) for shard in shards]
-            try:
-                for task in as_completed(tasks):
-                    task.result()
-            except BaseException:
-                threads.shutdown(wait=True, cancel_futures=True)
-                raise
+            for task in as_completed(tasks):
+                task.result()
 
     def _write_shard(self, layer: int, shard: int, fill: Fill, progress: Progress) -> None:
         checksums = checksum_path(self.partial, layer, shard)
@@ -183,6 +179,17 @@ class StoreWriter:
         shards = sorted(int(entry.name) for entry in folder.glob("[0-9]*"))
         paths = {shard: checksum_path(self.partial, layer, shard) for shard in shards}
         return {shard: crc_text(path.read_bytes()) for shard, path in paths.items() if path.is_file()}
+
+
+@contextmanager
+def worker_threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads for the length of the block; an error that leaves it cancels the tasks that have not begun."""
+    with ThreadPoolExecutor(count, thread_name_prefix=name) as threads:
+        try:
+            yield threads
+        except BaseException:
+            threads.shutdown(wait=True, cancel_futures=True)
+            raise
 
 
 def write_all(file: FileIO, *pieces: NDArray[np.uint8]) -> None:
