@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def plan(
     spec: Annotated[str, typer.Option(help="A named spec, or the path of one in JSON.")] = "deepseek-v4.1",
-    head_dim: Annotated[int, typer.Option(min=0, max=1 << 16, help="Columns of a row. Default: the named spec's.")] = 0,
+    head_dim: Annotated[int, typer.Option(min=0, max=1 << 16, help="Numbers of a row. Default: the named spec's.")] = 0,
     encoding: Annotated[str, typer.Option(help="How rows are stored. Default: as the spec is published.")] = "",
     tokens_per_sec: Annotated[float, typer.Option(min=0, max=1e15, help="Tokens read per second, for the bandwidth.")] = 1000,
     json: Json = False,

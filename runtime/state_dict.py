@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from hashing.base.errors import EngramError
 from hashing.base.regular_file import regular_size
 from hashing.spec import HashSpec
-from table.checkpoints.checkpoint import Checkpoint
 from table.checkpoints.demo import demo_checkpoint, table_tensors
+from table.checkpoints.published import Checkpoint
 from table.checkpoints.safetensors_file import Tensor
 from table.store.parts import ArrayPart
 

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from hashing.base.errors import EngramError
 from hashing.vocab import CanonicalVocab
 from runtime.state_dict import read_torch_demo
-from table.checkpoints.checkpoint import Checkpoint, choose_layers
 from table.checkpoints.demo import read_demo
 from table.checkpoints.exporter import export
 from table.checkpoints.family import read_checkpoint
 from table.checkpoints.importer import Import
+from table.checkpoints.published import Checkpoint, choose_layers
 from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore
 from table.verify import verify

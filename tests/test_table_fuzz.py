@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from hashing.base.errors import EngramError
-from table.checkpoints.checkpoint import Checkpoint
 from table.checkpoints.demo import read_demo
 from table.checkpoints.exporter import export
 from table.checkpoints.family import read_checkpoint
 from table.checkpoints.importer import Import
+from table.checkpoints.published import Checkpoint
 from table.convert import convert
 from table.encodings.encoding import ENCODINGS
 from table.store.store import TableStore

@@ -13,7 +13,7 @@ def create(
     out: Out = None,
     vocab: VocabPath = None,
     encoding: EncodingName = "",
-    head_dim: Annotated[int, typer.Option(min=0, max=1 << 16, help="Columns of a row. Default: the named spec's.")] = 0,
+    head_dim: Annotated[int, typer.Option(min=0, max=1 << 16, help="Numbers of a row. Default: the named spec's.")] = 0,
     run: RunDir = DEFAULT_RUN,
     force: Force = False,
     json: Json = False,

@@ -9,8 +9,8 @@ from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir
 from engram_cli.table.options import EncodingName, Out, TableSpecName, TokenizerPath, VocabPath
 
 if TYPE_CHECKING:
-    from table.checkpoints.checkpoint import Checkpoint
     from table.checkpoints.importer import Import
+    from table.checkpoints.published import Checkpoint
 
 
 def import_(
@@ -36,9 +36,9 @@ def import_(
     from hashing.base.atomic import refuse_overwrite
     from hashing.base.errors import EngramError, UsageError
     from runtime.run import Run
-    from table.checkpoints.checkpoint import choose_layers
     from table.checkpoints.family import read_checkpoint
     from table.checkpoints.importer import Import
+    from table.checkpoints.published import choose_layers
     from table.encodings.encoding import encoding as named_encoding
 
     place = out or Run(run).tables_path
@@ -65,8 +65,8 @@ def _state_dict(source: Path, spec: str, vocab_path: Path | None, layers: list[i
     from engram_cli.table_shape import spec_over
     from hashing.base.errors import UsageError
     from hashing.vocab import CanonicalVocab
-    from table.checkpoints.checkpoint import spec_of_layers
     from table.checkpoints.demo import read_demo
+    from table.checkpoints.published import spec_of_layers
 
     if not spec:
         raise UsageError("a state dict does not say how its rows are addressed", hint="give --spec NAME, or a spec's JSON file")

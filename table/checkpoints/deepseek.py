@@ -15,8 +15,8 @@ from hashing.named_specs import NO_VOCAB
 from hashing.spec import MAX_HEADS, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
 from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
-from table.checkpoints.checkpoint import Checkpoint, LayerSource
 from table.checkpoints.folder import Config, Folder
+from table.checkpoints.published import Checkpoint, LayerSource
 from table.encodings.decode_kernel import GROUP
 from table.encodings.encoding import ENCODINGS
 from table.store.manifest import MAX_HEAD_DIM

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hashing.base.errors import EngramError
 from hashing.base.json_object import brief
 from hashing.spec import HashSpec
-from table.checkpoints.checkpoint import Checkpoint, LayerSource, TableFile
+from table.checkpoints.published import Checkpoint, LayerSource, TableFile
 from table.checkpoints.safetensors_file import SafetensorsFile, Tensor, read_header
 from table.encodings.encoding import ENCODING_OF, ENCODINGS
 from table.store.origin import Cut

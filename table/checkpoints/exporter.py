@@ -101,7 +101,7 @@ def _rows_of(store: TableStore, size: int) -> int:
 def _write_rows(store: TableStore, planes: Sequence[tuple[Tensor, Cut]], first: int, count: int, descriptor: int) -> int:
     """Writes the planes of rows to their places in the file; gives how many bytes."""
     codes = store.encoding.code_bytes(store.head_dim)
-    columns = {"codes": slice(0, codes), "scales": slice(codes, store.row_bytes)}
+    places = {"codes": slice(0, codes), "scales": slice(codes, store.row_bytes)}
     widths = [(tensor.end - tensor.begin) // tensor.shape[0] for tensor, _ in planes]
     buffer = np.empty((min(count, _rows_of(store, PIECE_BYTES)), store.row_bytes), np.uint8)
     pieces = [np.empty((len(buffer), width), np.uint8) for width in widths]
@@ -110,7 +110,7 @@ def _write_rows(store: TableStore, planes: Sequence[tuple[Tensor, Cut]], first: 
         records = buffer[: min(len(buffer), first + count - done)]
         store.read_checked(cut.layer, cut.first_row + done, records)
         for (tensor, plane), width, piece in zip(planes, widths, pieces, strict=True):
-            piece[: len(records)] = records[:, columns[plane.plane]]
+            piece[: len(records)] = records[:, places[plane.plane]]
             write_at(descriptor, tensor.begin + done * width, piece[: len(records)])
     return count * sum(widths)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hashing.base.errors import EngramError
 from table.checkpoints import deepseek, qwen
-from table.checkpoints.checkpoint import Checkpoint
 from table.checkpoints.folder import Config, Folder
+from table.checkpoints.published import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)

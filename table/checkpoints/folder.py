@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
 from hashing.base.json_object import INT64_MAX, JsonObject, brief, read_json
-from table.checkpoints.checkpoint import TableFile
+from table.checkpoints.published import TableFile
 from table.checkpoints.safetensors_file import SafetensorsFile, Tensor, read_header
 from table.store.origin import Cut, Plane, is_file_name
 from table.store.parts import FilePart

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hashing.base.atomic import refuse_overlap
 from hashing.base.errors import EngramError
-from table.checkpoints.checkpoint import Checkpoint
+from table.checkpoints.published import Checkpoint
 from table.encodings.encoding import Encoding
 from table.recoding import Recoding
 from table.store.manifest import Manifest, cut_layers

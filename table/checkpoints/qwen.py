@@ -17,8 +17,8 @@ from hashing.rule import IDENTITY
 from hashing.spec import MAX_HEADS, MAX_MODULI, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
 from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
-from table.checkpoints.checkpoint import Checkpoint, LayerSource
 from table.checkpoints.folder import Config, Folder
+from table.checkpoints.published import Checkpoint, LayerSource
 from table.encodings.encoding import ENCODING_OF, ENCODINGS
 from table.store.manifest import MAX_HEAD_DIM, MAX_TOKENS
 from table.store.origin import Cut

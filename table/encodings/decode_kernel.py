@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from hashing.base.prefetch import LINE_BYTES, prefetch
 
-GROUP = 32  # columns that share a scale
+GROUP = 32  # numbers that share a scale
 PREFETCH_ROWS = 16  # how far ahead of the row being decoded memory is asked for
 
 
@@ -114,38 +114,38 @@ def _decode_e4m3(words, row, scale, out, i):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _decode_e4m3_e8m0(words, row, scale, out, i):  # type: ignore[no-untyped-def]
-    columns = out.shape[1]
-    groups = columns // GROUP
+    head_dim = out.shape[1]
+    groups = head_dim // GROUP
     for group in range(groups):  # a constant trip count is unrolled into vectors: twice the speed
-        factor = _e8m0_value(words[row, columns + group])
+        factor = _e8m0_value(words[row, head_dim + group])
         for j in range(GROUP):
             out[i, group * GROUP + j] = _e4m3_value(words[row, group * GROUP + j]) * factor
-    for j in range(groups * GROUP, columns):
-        out[i, j] = _e4m3_value(words[row, j]) * _e8m0_value(words[row, columns + groups])
+    for j in range(groups * GROUP, head_dim):
+        out[i, j] = _e4m3_value(words[row, j]) * _e8m0_value(words[row, head_dim + groups])
 
 
 @njit(inline="always")
 def _decode_int8(words, row, scale, out, i):  # type: ignore[no-untyped-def]
-    columns = out.shape[1]
-    factor = _bfloat16_value(words[row, columns], words[row, columns + 1])
-    for j in range(columns):
+    head_dim = out.shape[1]
+    factor = _bfloat16_value(words[row, head_dim], words[row, head_dim + 1])
+    for j in range(head_dim):
         out[i, j] = np.float32(np.int8(words[row, j])) * factor
 
 
 @njit(inline="always")
 def _decode_int4(words, row, scale, out, i):  # type: ignore[no-untyped-def]
-    columns = out.shape[1]
-    scales = (columns + 1) // 2
-    for group in range((columns + GROUP - 1) // GROUP):
+    head_dim = out.shape[1]
+    scales = (head_dim + 1) // 2
+    for group in range((head_dim + GROUP - 1) // GROUP):
         first = group * GROUP
         factor = _bfloat16_value(words[row, scales + 2 * group], words[row, scales + 2 * group + 1])
-        if first + GROUP <= columns:
+        if first + GROUP <= head_dim:
             for pair in range(GROUP // 2):
                 byte = words[row, first // 2 + pair]
                 out[i, first + 2 * pair] = _int4_value(byte, 0) * factor
                 out[i, first + 2 * pair + 1] = _int4_value(byte, 1) * factor
         else:
-            for j in range(first, columns):
+            for j in range(first, head_dim):
                 out[i, j] = _int4_value(words[row, j >> 1], j & 1) * factor
 
 

@@ -34,7 +34,7 @@ def _e4m3_code(value):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _largest(values, i, first, last):  # type: ignore[no-untyped-def]
-    """The largest magnitude in columns first..last of row i, or NaN if one of them is NaN."""
+    """The largest magnitude in places first..last of row i, or NaN if one of them is NaN."""
     largest = np.float32(0)
     for j in range(first, last):
         magnitude = abs(values[i, j])
@@ -46,7 +46,7 @@ def _largest(values, i, first, last):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _largest_number(values, i, first, last):  # type: ignore[no-untyped-def]
-    """The largest magnitude in columns first..last of row i, NaN left out."""
+    """The largest magnitude in places first..last of row i, NaN left out."""
     largest = np.float32(0)
     for j in range(first, last):
         if abs(values[i, j]) > largest:
@@ -99,12 +99,12 @@ def _e8m0_exponent(largest):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def encode_e4m3_e8m0(values, scale, words):  # type: ignore[no-untyped-def]
     saturated = 0
-    columns = values.shape[1]
+    head_dim = values.shape[1]
     for i in range(values.shape[0]):
-        for first in range(0, columns, GROUP):
-            last = min(first + GROUP, columns)
+        for first in range(0, head_dim, GROUP):
+            last = min(first + GROUP, head_dim)
             exponent = _e8m0_exponent(_largest_number(values, i, first, last))
-            words[i, columns + first // GROUP] = exponent
+            words[i, head_dim + first // GROUP] = exponent
             for j in range(first, last):
                 quotient = np.float64(values[i, j]) * 2.0 ** (127 - exponent)
                 words[i, j] = _e4m3_code(np.float32(quotient))
@@ -132,12 +132,12 @@ def _integer_code(value, factor, maximum):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def encode_int8(values, scale, words):  # type: ignore[no-untyped-def]
     saturated = 0
-    columns = values.shape[1]
+    head_dim = values.shape[1]
     for i in range(values.shape[0]):
-        bits = _integer_scale(_largest(values, i, 0, columns), 127.0)
-        words[i, columns], words[i, columns + 1] = bits & np.uint32(255), bits >> np.uint32(8)
+        bits = _integer_scale(_largest(values, i, 0, head_dim), 127.0)
+        words[i, head_dim], words[i, head_dim + 1] = bits & np.uint32(255), bits >> np.uint32(8)
         factor = float_of_bits(np.uint32(bits << np.uint32(16)))
-        for j in range(columns):
+        for j in range(head_dim):
             words[i, j] = np.uint8(_integer_code(values[i, j], factor, 127.0) & 255)
             saturated += abs(values[i, j]) > 127.5 * factor
     return saturated
@@ -146,12 +146,12 @@ def encode_int8(values, scale, words):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def encode_int4(values, scale, words):  # type: ignore[no-untyped-def]
     saturated = 0
-    columns = values.shape[1]
-    scales = (columns + 1) // 2
+    head_dim = values.shape[1]
+    scales = (head_dim + 1) // 2
     for i in range(values.shape[0]):
         words[i, :scales] = 0
-        for first in range(0, columns, GROUP):
-            last = min(first + GROUP, columns)
+        for first in range(0, head_dim, GROUP):
+            last = min(first + GROUP, head_dim)
             bits = _integer_scale(_largest(values, i, first, last), 7.0)
             at = scales + first // GROUP * 2
             words[i, at], words[i, at + 1] = bits & np.uint32(255), bits >> np.uint32(8)

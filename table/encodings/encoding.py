@@ -2,15 +2,15 @@
 
 A row is one record: its codes, then its scales, side by side, so that a row is one touch of memory. Little-endian throughout.
 
-    name        codes                     scales                                      bytes of a row of H columns
+    name        codes                     scales                                      bytes of a row of H numbers
     float32     IEEE binary32             –                                           4·H
     float16     IEEE binary16             –                                           2·H
     bfloat16    upper half of binary32    –                                           2·H
-    e4m3-e8m0   OCP FP8 E4M3 (no inf)     e8m0, 2^(byte - 127), per 32 columns        H + ceil(H/32)
+    e4m3-e8m0   OCP FP8 E4M3 (no inf)     e8m0, 2^(byte - 127), per 32 numbers        H + ceil(H/32)
     e4m3        OCP FP8 E4M3 (no inf)     one number for the table, kept apart        H
     int8        two's complement          bfloat16, for the row                       H + 2
-    int4        two's complement, even    bfloat16, per 32 columns                    ceil(H/2) + 2·ceil(H/32)
-                columns in the low half
+    int4        two's complement, even    bfloat16, per 32 numbers                    ceil(H/2) + 2·ceil(H/32)
+                ones in the low half
 
 A value is code · scale in float32. Encoding rounds to nearest even and saturates. The scale is the rounded one that codes are
 taken against, and chosen so that encoding what was decoded gives the same record: an e8m0 scale is the smallest that keeps the
@@ -63,8 +63,8 @@ class Encoding:
     safetensors_dtype: str | None  # of the codes in a checkpoint; None: no published checkpoint has such codes
     magnitude: int  # bits of a word that make up a code's magnitude
     not_finite: int  # smallest magnitude that is NaN or infinite; beyond the mask where every code is a number
-    scale_bytes: int = 0  # per group of columns; 0: no scale in the record
-    group: int = 0  # columns that share a scale; 0: the whole row
+    scale_bytes: int = 0  # per group of numbers; 0: no scale in the record
+    group: int = 0  # numbers that share a scale; 0: the whole row
     table_scale: bool = False  # whether codes are taken against one number for the whole table
 
     def code_bytes(self, head_dim: int) -> int:
