@@ -3,7 +3,7 @@
 All begin with the same canonical ids in memory. `engram` counts documents too, the others only occurrences. duckdb and numpy
 get their strongest forms: n-grams packed into one 64-bit word, and a narrow second one where they do not fit. duckdb, already
 started, groups by them with as many threads as engram has; numpy sorts them with one. With a file written, both write Parquet
-compressed by zstd at level 1, and neither waits for the drive. Medians of several rounds in which all take turns.
+compressed by LZ4, and neither waits for the drive. Medians of several rounds in which all take turns.
 """
 
 import json
@@ -117,7 +117,7 @@ class CountWays:
         return self._duckdb(
             lambda query: query.query(
                 "counts",
-                f"COPY counts TO '{self.path('duckdb_file')}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)",
+                f"COPY counts TO '{self.path('duckdb_file')}' (FORMAT parquet, COMPRESSION lz4_raw)",
             )
         )
 
