@@ -59,7 +59,7 @@ class Buffer:
     def __init__(self, capacity: int, longest_document: int, packing: Packing) -> None:
         """For `capacity` tokens and document ends; no document is longer than `longest_document` tokens."""
         self.packing = packing
-        self.room = longest_document + capacity // ROOM_SHARE  # n-grams that are scattered at a time, at most
+        self.room = longest_document + capacity // ROOM_SHARE  # n-grams that are scattered at a time, at most, or SHORT
         self.first = packing.longest  # what lies before it was counted with an earlier bufferful
         self.ids = np.zeros(capacity + self.first, np.uint32)
         self.fill = self.first
