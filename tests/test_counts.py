@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError, UsageError
 from hashing.ngrams.counter import NgramCounter, capacity_within
-from hashing.ngrams.counts import NgramCounts
-from hashing.ngrams.counts_writer import merge_counts
+from hashing.ngrams.counts import NgramCounts, Totals
+from hashing.ngrams.counts_writer import merge_counts, schema_of
 from hashing.ngrams.packing import Packing
 from hashing.rule import IDENTITY
 from hashing.text.token_stream import Shard, array_pieces
@@ -167,15 +167,25 @@ def test_shards_split_documents(tmp_path: Path) -> None:
 
 
 def test_a_file_of_other_encodings_and_row_groups_is_the_same_counts(tmp_path: Path) -> None:
-    """As files were written before: whole numbers, other row groups."""
+    """As files were written before: counts of 64 bits, whole numbers, zstd, other row groups."""
     ids = np.array([1, 2, 3, 1, 2, 4])
     new = count(tmp_path, [ids], (2, 3), small_vocab(6), "new")
-    pq.write_table(pq.read_table(new.path), tmp_path / "old.parquet", row_group_size=3, use_dictionary=["order"])
+    table = pq.read_table(new.path)
+    assert table.schema.field("count").type == pa.int32()
+    for name in ("count", "documents"):
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.int64()))
+    pq.write_table(table, tmp_path / "old.parquet", row_group_size=3, use_dictionary=["order"], compression="zstd")
     old = NgramCounts.open(tmp_path / "old.parquet")
     assert all(as_dict(old, order) == as_dict(new, order) for order in (2, 3))
+    assert old.order(2).counts.dtype == new.order(2).counts.dtype == np.int64
     merge_counts([old.path, new.path], tmp_path / "both.parquet")
     both = as_dict(NgramCounts.open(tmp_path / "both.parquet"), 2)
     assert both == {ngram: (2 * n, 2 * documents) for ngram, (n, documents) in as_dict(new, 2).items()}
+
+
+def test_counts_are_as_wide_as_the_corpus_needs() -> None:
+    for tokens, width in ((2**31 - 1, pa.int32()), (2**31, pa.int64())):
+        assert schema_of(Totals((2,), tokens, 1, 9, "")).field("count").type == width
 
 
 def test_files_of_other_vocabularies_or_orders_do_not_merge(tmp_path: Path, documents: list[NDArray[np.int32]]) -> None:

@@ -3,7 +3,8 @@
 All begin with the same canonical ids in memory. `engram` counts documents too, the others only occurrences. duckdb and numpy
 get their strongest forms: n-grams packed into one 64-bit word, and a narrow second one where they do not fit. duckdb, already
 started, groups by them with as many threads as engram has; numpy sorts them with one. With a file written, both write Parquet
-compressed by zstd at level 1, and neither waits for the drive. Medians of several rounds in which all take turns.
+compressed by LZ4. Neither waits for the drive, or replaces a file, since ext4 begins at once to store what takes another's
+name. Medians of several rounds in which all take turns.
 """
 
 import json
@@ -95,6 +96,7 @@ class CountWays:
         return sum(size for part in buffer.stretches(windows) for size in buffer.runs(part, self.order, windows, len))
 
     def engram_file(self) -> object:
+        self.path("engram_file").unlink(missing_ok=True)
         with NgramCounter(self._vocab, (self.order,), self._slots, self.folder) as counter:
             for first in range(0, len(self.ids), DOCUMENT_TOKENS):
                 counter.add(self.ids[first : first + DOCUMENT_TOKENS])
@@ -114,10 +116,11 @@ class CountWays:
         return self._duckdb(lambda query: query.to_arrow_table())
 
     def duckdb_file(self) -> object:
+        self.path("duckdb_file").unlink(missing_ok=True)
         return self._duckdb(
             lambda query: query.query(
                 "counts",
-                f"COPY counts TO '{self.path('duckdb_file')}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)",
+                f"COPY counts TO '{self.path('duckdb_file')}' (FORMAT parquet, COMPRESSION lz4_raw)",
             )
         )
 

@@ -26,7 +26,7 @@ from hashing.ngrams.runs import Run, window_edges
 from hashing.vocab import CanonicalVocab
 
 PASSES = 2  # over a text for each order, at least, unless it is short
-SHORT = 1 << 18  # n-grams, which are scattered at once
+SHORT = 1 << 20  # n-grams, which are scattered at once
 ROOM_SHARE = 8  # of a full buffer's n-grams that are scattered at a time
 NOWHERE = 16  # places for each thread to put what it does not want, a cache line away from the other threads'
 TEXT_BYTES = 8  # of a buffered token: its id, and at worst the start of a document
@@ -59,7 +59,7 @@ class Buffer:
     def __init__(self, capacity: int, longest_document: int, packing: Packing) -> None:
         """For `capacity` tokens and document ends; no document is longer than `longest_document` tokens."""
         self.packing = packing
-        self.room = longest_document + capacity // ROOM_SHARE  # n-grams that are scattered at a time, at most
+        self.room = longest_document + capacity // ROOM_SHARE  # n-grams that are scattered at a time, at most, or SHORT
         self.first = packing.longest  # what lies before it was counted with an earlier bufferful
         self.ids = np.zeros(capacity + self.first, np.uint32)
         self.fill = self.first
@@ -125,7 +125,7 @@ class Buffer:
         """Each pass's window edges, and how many n-grams it scatters."""
         before = np.concatenate([[0], np.cumsum(stretch.sizes.sum(axis=0))])[edges]
         largest = int(np.diff(before).max())
-        most = max(largest, min(self.room, max(SHORT, int(before[-1]) // PASSES + largest // 2)))
+        most = max(largest, SHORT, min(self.room, int(before[-1]) // PASSES + largest // 2))
         passes, begin = [], 0
         while begin < len(edges) - 1:
             end = int(np.searchsorted(before, before[begin] + most, "right")) - 1

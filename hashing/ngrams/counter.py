@@ -31,7 +31,7 @@ from hashing.text.token_stream import Piece
 from hashing.vocab import CanonicalVocab
 
 LONGEST_DOCUMENT = 1 << 18  # tokens
-WRITING_BYTES = 96 << 20  # set aside for merging and writing a window of runs
+WRITING_BYTES = 96 << 20  # set aside for scattering a short text, and for merging and writing a window of runs
 
 
 def resident_bytes() -> int:

@@ -1,7 +1,8 @@
 """NgramCounts: how often every n-gram of canonical ids occurs in a corpus, exactly, in one Parquet file.
 
 `ngrams.parquet` is the format. Columns: order (int8); id_1 … id_N (int32), the n-gram in reading order, -1 for what lies before
-its document, null beyond its order; count and documents (int64). Rows are sorted by order, then by the partition and the hash
+its document, null beyond its order; count and documents (int32 for a corpus of fewer than 2^31 tokens, else
+int64, and either is read). Rows are sorted by order, then by the partition and the hash
 of `partition_kernel.py`, so that files merge partition by partition. Metadata under "engram.counts": format, orders, tokens,
 documents, canonical_size, vocab_fingerprint. Every token ends one n-gram of each order, so the counts of an order add up to
 `tokens`. `counter.py` makes such files and `counts_writer.py` writes them.
@@ -94,7 +95,7 @@ class NgramCounts:
         except (pa.ArrowInvalid, OSError) as e:
             raise EngramError(f"{self.path} is damaged: {str(e).splitlines()[0]}") from e
         ids = np.stack([table[name].to_numpy() for name in columns[:-2]], axis=1).astype(np.int32)
-        found = OrderCounts(ids, table["count"].to_numpy(), table["documents"].to_numpy())
+        found = OrderCounts(ids, *(table[name].to_numpy().astype(np.int64, copy=False) for name in columns[-2:]))
         self._check(order, found)
         return found
 

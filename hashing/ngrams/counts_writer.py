@@ -1,7 +1,7 @@
 """Writing files of counts: a row group for each window of partitions, encoded by one thread while others count the next.
 
-Ids and counts are stored byte plane by byte plane (BYTE_STREAM_SPLIT), then compressed: half the time of compressing whole
-numbers, and a little smaller, because the upper planes are nearly all zeros.
+Ids and counts are stored byte plane by byte plane (BYTE_STREAM_SPLIT), then compressed by LZ4: half the time of compressing
+whole numbers, and smaller, because the upper planes are nearly all zeros.
 """
 
 import json
@@ -25,14 +25,17 @@ from hashing.ngrams.runs import DiskRun, Run, merged_windows, window_count
 from hashing.ngrams.scratch import Scratch
 
 WINDOW_TOKENS = 1 << 17  # of the corpus for each window, if n-grams were spread evenly
-WAITING = 1  # tables that wait to be written, beside the one that is
+WAITING = 3  # tables that wait to be written, beside the one that is: what there is to encode while n-grams are scattered
+ENCODED_AT_ONCE = 1 << 16  # values of a column; Arrow's own 1024 take a twentieth longer
+NARROW_TOKENS = 1 << 31  # a corpus of fewer has counts that fit 32 bits
 
 
 def schema_of(totals: Totals) -> pa.Schema:
     """The columns and metadata of a file of counts; only ids that some order lacks may be null: others are written faster."""
     shortest, longest = totals.orders[0], totals.orders[-1]
     ids = [pa.field(f"id_{i}", pa.int32(), nullable=i > shortest) for i in range(1, longest + 1)]
-    counts = [pa.field(name, pa.int64(), nullable=False) for name in ("count", "documents")]
+    count_type = pa.int32() if totals.tokens < NARROW_TOKENS else pa.int64()
+    counts = [pa.field(name, count_type, nullable=False) for name in ("count", "documents")]
     metadata = {METADATA_KEY: json.dumps({"format": FORMAT, **asdict(totals)}, sort_keys=True)}
     return pa.schema([pa.field("order", pa.int8(), nullable=False), *ids, *counts], metadata)
 
@@ -42,7 +45,7 @@ def table_of(schema: pa.Schema, order: int, packing: Packing, run: Run) -> pa.Ta
     mixed, rest, *numbers = run.fields
     ids = packing.unpack(mixed, rest, order)
     beyond = [pa.nulls(len(run), pa.int32())] * (packing.longest - order)
-    counts = [pa.array(field.astype(np.int64)) for field in numbers]
+    counts = [pa.array(field.astype(schema.field("count").type.to_pandas_dtype())) for field in numbers]
     return pa.table([pa.array(np.full(len(run), order, np.int8)), *map(pa.array, ids), *beyond, *counts], schema)
 
 
@@ -58,11 +61,12 @@ def write_counts(path: Path, totals: Totals, tables: Iterable[pa.Table]) -> None
     schema = schema_of(totals)
     split = dict.fromkeys(schema.names[1:], "BYTE_STREAM_SPLIT")
     options: dict[str, Any] = {"use_dictionary": False, "write_statistics": ["order"], "column_encoding": split}
+    options["write_batch_size"] = ENCODED_AT_ONCE
     options["memory_pool"] = pa.system_memory_pool()  # Arrow's own keeps 10 MB more of what it frees
     waiting: deque[Future[None]] = deque()
     with (
         atomic_path(path, flushed=False) as partial,
-        pq.ParquetWriter(partial, schema, compression="zstd", compression_level=1, **options) as writer,
+        pq.ParquetWriter(partial, schema, compression="lz4", **options) as writer,
         ThreadPoolExecutor(1, thread_name_prefix="write") as thread,
     ):
         for table in tables:
