@@ -62,12 +62,22 @@ def _verify_store(path: Path, full: bool, progress: Progress) -> Verification:
         ]
         if full:
             _scan_shards(store, layer, sound, result, progress)
-    for position in range(len(manifest.origin_files) if full else 0):
-        try:
-            store.kept_path(position)
-        except EngramError as e:
-            result.faults.append(str(e))
+    for position in range(len(manifest.origin_files)):
+        _add(result, _origin_fault(store, position, full))
     return result
+
+
+def _origin_fault(store: TableStore, position: int, full: bool) -> str | None:
+    """What is wrong with what the store keeps of a checkpoint's file: with its size, or with its bytes."""
+    file, path = store.manifest.origin_files[position], origin_path(store.path, position)
+    if not path.is_file() or path.stat().st_size != file.kept_bytes:
+        return f"what was kept of {file.name} is missing, or is not {file.kept_bytes:,} bytes long ({path})"
+    try:
+        if full:
+            store.kept_path(position)
+    except EngramError as e:
+        return str(e)
+    return None
 
 
 def _add(result: Verification, fault: str | None) -> bool:

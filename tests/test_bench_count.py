@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engram_cli.bench.count_speed import CountWays, measure, packed_keys, peak_bytes, skewed_ids
+from tests.commands import engram, refused
 
 SIZE = 99_092
 
@@ -48,3 +49,8 @@ def test_the_measurement_has_every_figure(tmp_path: Path) -> None:
 def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     ids = skewed_ids(1_000_000, SIZE)
     assert 8 * len(ids) <= peak_bytes("numpy", ids, SIZE, 2, tmp_path) < 64 * len(ids)
+
+
+def test_a_file_without_ids(tmp_path: Path) -> None:
+    np.save(tmp_path / "none.npy", np.empty(0, np.int64))
+    refused(engram("bench", "count", "--ids", tmp_path / "none.npy", "--folder", tmp_path), 1, "none.npy holds no token ids")

@@ -121,8 +121,10 @@ def test_a_vocabulary_that_is_not_the_stores(tmp_path: Path, trained_run: Run, c
     run = tmp_path / "run"
     shutil.copytree(trained_run.folder, run)
     assert engram("build-vocab", "--corpus", corpus_path, "--size", "300", "--run", run, "--force").returncode == 0
-    for command in (["generate", "x"], ["serve", "--port", "0"], ["inspect", "ngram", "x"], ["train", "--resume"]):
+    commands = (["generate", "x"], ["serve", "--port", "0"], ["inspect", "ngram", "x"], ["train", "--resume"])
+    for command in (*commands, ["hash", "x"], ["stats", corpus_path]):
         refused(engram(*command, "--run", run), 1, Run(run).spec().vocab_fingerprint)
+    assert not (run / "ngrams.parquet").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ import pytest
 
 from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
-from hashing.ngrams.counter import NgramCounter
+from hashing.ngrams.counter import count_pieces
 from hashing.ngrams.counts import NgramCounts
 from hashing.ngrams.scratch import Scratch
 from hashing.rule import IDENTITY
 from hashing.text.corpus import Corpus
-from hashing.text.token_stream import array_files, array_pieces
+from hashing.text.token_stream import Piece, array_files, array_pieces
 from hashing.vocab import CanonicalVocab
 
 
@@ -95,16 +96,19 @@ def test_a_folder_of_ids_is_its_files(tmp_path: Path) -> None:
 
 
 def test_two_counts_into_one_file(tmp_path: Path) -> None:
-    """The second is refused while the first writes, and neither loses what the first has written."""
-    vocab = small_vocab(5)
-    with NgramCounter(vocab, (2,), 1000, tmp_path) as first, NgramCounter(vocab, (2,), 1000, tmp_path) as second:
-        for counter in (first, second):
-            counter.add(np.array([1, 2, 3, 1, 2]))
-        with atomic_path(tmp_path / "n.parquet") as partial:
-            partial.write_text("the first, still writing")
-            with pytest.raises(EngramError, match=r"n\.parquet is being written by another process"):
-                second.write(tmp_path / "n.parquet")
-            assert partial.read_text() == "the first, still writing"
-        first.write(tmp_path / "n.parquet")
-    assert NgramCounts.open(tmp_path / "n.parquet").totals.tokens == 5
-    assert [path.name for path in tmp_path.iterdir()] == ["n.parquet"]
+    """The second is refused before it reads anything, and neither loses what the first has written."""
+    vocab, path, read = small_vocab(5), tmp_path / "n.parquet", []
+
+    def pieces() -> Iterator[Piece]:
+        read.append("a document")
+        yield Piece(np.array([1, 2, 3, 1, 2]))
+
+    with atomic_path(path) as partial:
+        partial.write_text("the first, still writing")
+        with pytest.raises(EngramError, match=r"n\.parquet is being written by another process"):
+            count_pieces(pieces(), vocab, (2,), 4 << 30, path)
+        assert partial.read_text() == "the first, still writing"
+    assert not read
+    count_pieces(pieces(), vocab, (2,), 4 << 30, path)
+    assert NgramCounts.open(path).totals.tokens == 5
+    assert [entry.name for entry in tmp_path.iterdir()] == ["n.parquet"]

@@ -136,3 +136,17 @@ def test_bad_codes_are_found_in_a_checkpoint(tmp_path: Path, family: str) -> Non
     (fault,) = verify(made.folder, full=True).faults
     assert fault == "layer 1: row 700 holds a code that is no number (1 such rows)"
     assert verify(made.folder).faults == []
+
+
+@pytest.mark.parametrize("change", ["missing", "shorter"])
+def test_what_is_kept_of_a_checkpoint_is_looked_at_without_reading_it(tmp_path: Path, change: str) -> None:
+    deepseek(tmp_path / "in", base=200)
+    checkpoint = read_checkpoint(tmp_path / "in")
+    store = Import(checkpoint, checkpoint.encoding).run(tmp_path / "t.zarr")
+    kept = store.path / "origin" / "2" / "c" / "0"
+    content = kept.read_bytes()
+    kept.unlink()
+    if change == "shorter":
+        kept.write_bytes(content[:-1])
+    (fault,) = verify(store.path).faults
+    assert fault.startswith("what was kept of model-")

@@ -42,12 +42,16 @@ def bench_count(
 
     from engram_cli.bench.count_speed import THREADS, measure, peak_bytes, skewed_ids
     from engram_cli.output import note, print_json
+    from hashing.base.errors import EngramError
     from hashing.text.token_stream import array_pieces
 
     sizes = tokens or SIZES
     stream = skewed_ids(max(sizes), RANDOM_IDS)
     if ids:
-        stream = np.concatenate([piece.token_ids for piece in array_pieces(ids, "")])[: max(sizes)].astype(np.int32)
+        pieces = [piece.token_ids for piece in array_pieces(ids, "") if len(piece.token_ids)]
+        if not pieces:
+            raise EngramError(f"{ids} holds no token ids to count")
+        stream = np.concatenate(pieces)[: max(sizes)].astype(np.int32)
     folder.mkdir(parents=True, exist_ok=True)
     vocab_size = max(int(stream.max()) + 1, RANDOM_IDS)
     found: list[tuple[CountSpeed, dict[str, int]]] = []

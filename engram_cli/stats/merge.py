@@ -22,9 +22,14 @@ def merge(
     Example: engram stats merge all.parquet parts/*.parquet --force
     """
     from engram_cli.output import print_json
-    from hashing.base.atomic import refuse_overwrite
+    from hashing.base.atomic import refuse_overlap, refuse_overwrite
+    from hashing.base.errors import UsageError
     from hashing.ngrams.counts_writer import merge_counts
 
+    for number, part in enumerate(parts):
+        refuse_overlap(out, part)
+        if part in parts[:number]:
+            raise UsageError(f"{part} is named twice, and would be counted twice", hint="name each part once")
     refuse_overwrite(out, force)
     totals = merge_counts(parts, out)
     if json:

@@ -19,6 +19,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError, UsageError
 from hashing.ngrams.buffer import ROOM_SHARE, TEXT_BYTES, Buffer, occurrence_bytes
 from hashing.ngrams.counts import Totals
@@ -118,7 +119,7 @@ class NgramCounter:
         self.documents += begins
 
     def write(self, path: Path) -> Totals:
-        """Writes the file of counts. Nothing can be added afterwards. Raises EngramError when there is nothing to count."""
+        """Writes the counts to a new file `path`; nothing can be added afterwards. Raises EngramError when there is nothing."""
         if not self.tokens:
             raise EngramError("there is nothing to count: the corpus has no tokens")
         totals = Totals(self.orders, self.tokens, self.documents, self.vocab.size, self.vocab.fingerprint)
@@ -151,14 +152,15 @@ def count_pieces(
 ) -> Totals:
     """Counts documents as they are read, within `memory_bytes` for the whole process, and writes the file of counts.
 
-    What it takes to read the first document, a tokenizer for one, is resident before the budget is divided. See
-    `capacity_within` and NgramCounter for what can be wrong.
+    What it takes to read the first document, a tokenizer for one, is resident before the budget is divided. The file is locked
+    from the beginning, and not flushed to the drive, since a corpus can be counted again. See `capacity_within` and
+    NgramCounter for what can be wrong.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    source = iter(pieces)
-    first = list(islice(source, 1))
-    capacity = capacity_within(memory_bytes, Packing(max(orders), vocab.size))
-    with NgramCounter(vocab, orders, capacity, path.parent) as counter:
-        for piece in chain(first, source):
-            counter.add(piece.token_ids, piece.begins)
-        return counter.write(path)
+    with atomic_path(path, flushed=False) as partial:
+        source = iter(pieces)
+        first = list(islice(source, 1))
+        capacity = capacity_within(memory_bytes, Packing(max(orders), vocab.size))
+        with NgramCounter(vocab, orders, capacity, path.parent) as counter:
+            for piece in chain(first, source):
+                counter.add(piece.token_ids, piece.begins)
+            return counter.write(partial)

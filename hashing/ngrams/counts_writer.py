@@ -57,7 +57,7 @@ def merged_tables(totals: Totals, order: int, runs: Sequence[DiskRun], windows: 
 
 
 def write_counts(path: Path, totals: Totals, tables: Iterable[pa.Table]) -> None:
-    """Writes tables as they come, each a row group. Not flushed to the drive: a corpus can be counted again."""
+    """Writes tables as they come, each a row group."""
     schema = schema_of(totals)
     split = dict.fromkeys(schema.names[1:], "BYTE_STREAM_SPLIT")
     options: dict[str, Any] = {"use_dictionary": False, "write_statistics": ["order"], "column_encoding": split}
@@ -65,8 +65,7 @@ def write_counts(path: Path, totals: Totals, tables: Iterable[pa.Table]) -> None
     options["memory_pool"] = pa.system_memory_pool()  # Arrow's own keeps 10 MB more of what it frees
     waiting: deque[Future[None]] = deque()
     with (
-        atomic_path(path, flushed=False) as partial,
-        pq.ParquetWriter(partial, schema, compression="lz4", **options) as writer,
+        pq.ParquetWriter(path, schema, compression="lz4", **options) as writer,
         ThreadPoolExecutor(1, thread_name_prefix="write") as thread,
     ):
         for table in tables:
@@ -90,9 +89,9 @@ def merge_counts(paths: Sequence[Path], path: Path, window_tokens: int = WINDOW_
     totals = Totals(first.orders, tokens, documents, first.canonical_size, first.vocab_fingerprint)
     path.parent.mkdir(parents=True, exist_ok=True)
     windows = window_count(tokens, window_tokens)
-    with Scratch(path.parent) as scratch:
+    with atomic_path(path, flushed=False) as partial, Scratch(path.parent) as scratch:
         runs = ((n, [_as_run(file, n, scratch.path(f"{n}-{i}")) for i, file in enumerate(files)]) for n in first.orders)
-        write_counts(path, totals, (table for n, parts in runs for table in merged_tables(totals, n, parts, windows)))
+        write_counts(partial, totals, (table for n, parts in runs for table in merged_tables(totals, n, parts, windows)))
     return totals
 
 
