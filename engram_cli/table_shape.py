@@ -24,9 +24,9 @@ def table_shape(name: str, vocab: "CanonicalVocab | None", head_dim: int) -> Tab
     Raises UsageError for an unknown name, and for a spec in JSON without a `head_dim`, which the file does not hold.
     """
     from hashing.base.errors import UsageError
-    from hashing.named_specs import named_spec
+    from hashing.named_specs import is_spec_file, named_spec
 
-    if not _is_file(name):
+    if not is_spec_file(name):
         named = named_spec(name)
         return TableShape(spec_over(name, vocab), head_dim or named.head_dim, named.encoding)
     if not head_dim:
@@ -36,13 +36,9 @@ def table_shape(name: str, vocab: "CanonicalVocab | None", head_dim: int) -> Tab
 
 def spec_over(name: str, vocab: "CanonicalVocab | None") -> "HashSpec":
     """The spec in a JSON file as it stands; a named one over the vocabulary, or without one over the published ids."""
-    from hashing.named_specs import named_spec
+    from hashing.named_specs import is_spec_file, named_spec
     from hashing.spec import HashSpec
 
-    if _is_file(name):
+    if is_spec_file(name):
         return HashSpec.load(Path(name))
     return named_spec(name).spec(vocab) if vocab else named_spec(name).bare_spec()
-
-
-def _is_file(name: str) -> bool:
-    return name.endswith(".json")

@@ -120,9 +120,14 @@ def named_spec(name: str) -> NamedSpec:
     return NAMED_SPECS[name]
 
 
+def is_spec_file(name: str) -> bool:
+    """Whether `--spec` was given a file rather than a name that is known."""
+    return name not in NAMED_SPECS and (name.endswith(".json") or Path(name).is_file())
+
+
 def chosen_spec(name: str, vocab: CanonicalVocab) -> HashSpec:
     """A named spec over the vocabulary, or the spec in a JSON file of that name, which must be of this vocabulary."""
-    if name in NAMED_SPECS or not Path(name).is_file():
+    if not is_spec_file(name):
         return named_spec(name).spec(vocab)
     spec = HashSpec.load(Path(name))
     if spec.vocab_fingerprint != vocab.fingerprint:

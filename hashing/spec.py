@@ -254,7 +254,11 @@ class HashSpec:
     @classmethod
     def load(cls, path: Path) -> "HashSpec":
         """Reads a spec's JSON file. Raises EngramError when there is no such file, or it is not a valid spec."""
-        return cls.from_json(read_json(path, MAX_SPEC_BYTES, f"{path} is not a hash spec: it").members)
+        content = read_json(path, MAX_SPEC_BYTES, f"{path} is not a hash spec: it").members
+        try:
+            return cls.from_json(content)
+        except EngramError as e:
+            raise EngramError(f"{path}: {e}", hint=e.hint) from e
 
     def save(self, path: Path) -> None:
         write_text(path, json.dumps(self.to_json(), sort_keys=True, indent=1) + "\n")

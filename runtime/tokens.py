@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,13 @@ from tokenizers import Tokenizer
 
 from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
+from hashing.base.json_object import read_json
 from hashing.text.corpus import Corpus, Document, Side
 from hashing.text.tokenizer import encode_documents
 
 VALIDATION_TOKENS = 1 << 16
+MAX_BYTES = 1 << 16  # of tokens.json, which holds four numbers
+SIDES: tuple[Side, ...] = get_args(Side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,14 @@ class Tokens:
 
     @classmethod
     def open(cls, folder: Path) -> "Tokens":
-        try:
-            content = json.loads((folder / "tokens.json").read_text())
-        except FileNotFoundError as e:
-            raise EngramError(f"no encoded corpus in {folder}", hint="first run: engram train") from e
-        tokens = cls(folder, **content)
+        path = folder / "tokens.json"
+        if not path.exists():
+            raise EngramError(f"no encoded corpus in {folder}", hint="first run: engram train")
+        content = read_json(path, MAX_BYTES)
+        counts, text_bytes = content.child("counts"), content.child("text_bytes")
+        tokens = cls(
+            folder, {side: counts.integer(side, least=1) for side in SIDES}, {side: text_bytes.integer(side) for side in SIDES}
+        )
         for side, count in tokens.counts.items():
             if (found := (folder / f"{side}.bin").stat().st_size) != 4 * count:
                 raise EngramError(f"{folder / f'{side}.bin'} has {found:,} bytes, expected {4 * count:,}")

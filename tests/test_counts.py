@@ -1,5 +1,6 @@
 """Exact counting against a plain Counter, whatever the budget, the shards and the form of the input."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -340,7 +341,21 @@ def test_damaged_counts_are_refused(tmp_path: Path, column: str, value: int, mes
         NgramCounts.open(file.path).order(2)
 
 
-@pytest.mark.parametrize("content", [b"no JSON", b"[]", b"{}", b'{"format": 1, "orders": 3}'])
+SAID = {"format": 1, "orders": [2], "tokens": 5, "documents": 1, "canonical_size": 6, "vocab_fingerprint": "x"}
+LIES = (
+    {"orders": []},
+    {"orders": [3, 2]},
+    {"orders": ["2"]},
+    {"tokens": 0},
+    {"vocab_fingerprint": 3},
+    {"format": 2},
+    {"more": 1},
+)
+
+
+@pytest.mark.parametrize(
+    "content", [b"no JSON", b"[]", b"{}", b'{"format": 1, "orders": 3}', *(json.dumps(SAID | lie).encode() for lie in LIES)]
+)
 def test_metadata_that_lies_is_refused(tmp_path: Path, content: bytes) -> None:
     table = pa.table({"order": [2]}).replace_schema_metadata({"engram.counts": content})
     pq.write_table(table, tmp_path / "n.parquet")

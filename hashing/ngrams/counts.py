@@ -1,14 +1,13 @@
 """NgramCounts: how often every n-gram of canonical ids occurs in a corpus, exactly, in one Parquet file.
 
 `ngrams.parquet` is the format. Columns: order (int8); id_1 … id_N (int32), the n-gram in reading order, -1 for what lies before
-its document, null beyond its order; count and documents (int32 for a corpus of fewer than 2^31 tokens, else
-int64, and either is read). Rows are sorted by order, then by the partition and the hash
-of `partition_kernel.py`, so that files merge partition by partition. Metadata under "engram.counts": format, orders, tokens,
-documents, canonical_size, vocab_fingerprint. Every token ends one n-gram of each order, so the counts of an order add up to
-`tokens`. `counter.py` makes such files and `counts_writer.py` writes them.
+its document, null beyond its order; count and documents (int32 for a corpus of fewer than 2^31 tokens, else int64, and either
+is read). Rows are sorted by order, then by the partition and the hash of `partition_kernel.py`, so that files merge partition
+by partition. Metadata under "engram.counts": format, orders, tokens, documents, canonical_size, vocab_fingerprint. Every token
+ends one n-gram of each order, so the counts of an order add up to `tokens`. `counter.py` makes such files and
+`counts_writer.py` writes them.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
+from hashing.base.json_object import JsonObject, parse_json
 from hashing.ngrams.packing import Packing
+from hashing.spec import MAX_ORDER
 
 FORMAT = 1
 METADATA_KEY = "engram.counts"
@@ -34,14 +35,26 @@ class Totals:
     canonical_size: int
     vocab_fingerprint: str
 
-    def __post_init__(self) -> None:
-        for name, value in (("tokens", self.tokens), ("documents", self.documents), ("canonical_size", self.canonical_size)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}, expected a whole number above 0")
-
     @property
     def packing(self) -> Packing:
         return Packing(self.orders[-1], self.canonical_size)
+
+
+def _totals(content: JsonObject) -> Totals:
+    """What the metadata says. Raises EngramError when it is of another format, or not of its form."""
+    if (found := content.integer("format")) != FORMAT:
+        raise EngramError(f"{content.where} is of format {found}; this version reads format {FORMAT}")
+    content.check_names("format", "orders", "tokens", "documents", "canonical_size", "vocab_fingerprint")
+    orders = content.integers("orders", least=2, most=MAX_ORDER)
+    if not orders or list(orders) != sorted(set(orders)):
+        raise content.refusal("orders", list(orders), "orders, each once, the longest last")
+    return Totals(
+        orders,
+        content.integer("tokens", least=1),
+        content.integer("documents", least=1),
+        content.integer("canonical_size", least=1),
+        content.text("vocab_fingerprint"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +81,7 @@ class NgramCounts:
             raise EngramError(f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
         if METADATA_KEY.encode() not in metadata:
             raise EngramError(f"{path} is not a file of n-gram counts: its metadata does not say so")
-        try:
-            content = json.loads(metadata[METADATA_KEY.encode()])
-            if (found := content.pop("format", None)) != FORMAT:
-                raise EngramError(f"{path} has format {found}; this version reads format {FORMAT}")
-            return cls(path, Totals(**{**content, "orders": tuple(content["orders"])}))
-        except (ValueError, TypeError, AttributeError, KeyError) as e:
-            raise EngramError(f"{path} is damaged: its metadata is not that of a file of counts ({e})") from e
+        return cls(path, _totals(parse_json(metadata[METADATA_KEY.encode()], f"{path} is damaged: its metadata")))
 
     def check_vocab(self, fingerprint: str) -> None:
         """Raises EngramError when the counts were made with another vocabulary."""
