@@ -25,7 +25,7 @@ from hashing.ngrams.runs import DiskRun, Run, merged_windows, window_count
 from hashing.ngrams.scratch import Scratch
 
 WINDOW_TOKENS = 1 << 17  # of the corpus for each window, if n-grams were spread evenly
-WAITING = 3  # tables that wait to be written, beside the one that is: what there is to encode while n-grams are scattered
+WAITING = 2  # tables that wait to be written, beside the one that is: what there is to encode while n-grams are scattered
 ENCODED_AT_ONCE = 1 << 16  # values of a column; Arrow's own 1024 take a twentieth longer
 NARROW_TOKENS = 1 << 31  # a corpus of fewer has counts that fit 32 bits
 
