@@ -97,6 +97,7 @@ class EngramMemory(Watched):
         if cache.convolved is None:
             cache.convolved = hidden.new_zeros(len(hidden), self.config.lookback, self.streams, self.hidden)
         projected, out = self.projection(vectors), torch.empty_like(hidden)
+        assert projected.dtype == torch.float32, "decoding is not under autocast: compiled code reads float32"
         shape = len(hidden), self.streams, self.hidden, self.config.lookback, self.config.kernel
         gate = self.config.gate == "signed_sqrt", GATE_EPS, MIN_SCORE
         conv = cache.convolved.data_ptr(), self.conv.data_ptr(), self.conv_norm.data_ptr(), self.config.dilation, CONV_EPS
