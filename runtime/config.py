@@ -1,16 +1,17 @@
 """RunConfig: everything a run's model is and how it is trained. Only this module reads and writes `config.json`."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 from hashing.base.atomic import write_text
 from hashing.base.errors import EngramError, UsageError
-from hashing.base.json_object import INT64_MAX, read_json
+from hashing.base.json_object import read_json
 from hashing.spec import HashSpec
 from runtime.model.config import ModelConfig
+from runtime.setting import Setting, check
+from runtime.typed_value import typed
 
 Precision = Literal["float32", "bfloat16"]
 FORMAT = 2
@@ -19,36 +20,50 @@ MAX_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a run is trained."""
+    """How a run is trained: for a number of steps, or for as many as fit into a budget of minutes."""
 
-    steps: int
-    batch: int  # sequences
-    length: int  # tokens of each
-    learning_rate: float
-    row_rate_factor: float = 5.0  # rows learn this much faster (paper, section 4)
-    weight_decay: float = 0.1
-    warmup_share: float = 0.04  # of the steps
-    row_std: float = 0.02
-    evaluations: int = 5  # over the run, at even distances; a checkpoint goes with each
-    seed: int = 0
+    steps: Annotated[int | None, Setting("optimiser steps; none: as many as the minutes allow", least=1)]
+    batch: Annotated[int, Setting("sequences of a batch", least=1, most=1 << 16)]
+    length: Annotated[int, Setting("tokens of a sequence", least=1, most=1 << 20)]
+    learning_rate: Annotated[float, Setting("of the backbone, once it is warm", above=0)]
+    row_rate_factor: Annotated[float, Setting("times as fast as the backbone, rows learn (paper, section 4)", least=0)] = 5.0
+    weight_decay: Annotated[float, Setting("of the backbone's matrices; rows have none", least=0)] = 0.1
+    warmup_share: Annotated[float, Setting("share of the training in which the rate rises", least=0, most=1)] = 0.04
+    row_std: Annotated[float, Setting("standard deviation of new rows", least=0)] = 0.02
+    evaluations: Annotated[int, Setting("validations, at even distances; a checkpoint goes with each", least=1)] = 5
+    seed: Annotated[int, Setting("of weights, rows and the order of batches", least=0)] = 0
+    minutes: Annotated[float | None, Setting("of training, instead of steps", above=0)] = None
+    until_loss: Annotated[float | None, Setting("nats per token; a validation at or below it ends the training", above=0)] = None
+    sample_prompt: Annotated[str, Setting("continued at each validation; empty: the beginning of a document")] = ""
+    sample_tokens: Annotated[int, Setting("tokens of that continuation; 0: none", least=0, most=4096)] = 48
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.length, self.evaluations) < 1:
-            raise UsageError(f"steps, batch, length and evaluations are at least 1, found {self}")
-        if not 0 <= self.seed <= INT64_MAX:
-            raise UsageError(f"the seed is {self.seed}, expected 0 to {INT64_MAX}", hint="any number in the range will do")
+        check(self, "recipe")
+        if (self.steps is None) == (self.minutes is None):
+            found = "neither" if self.steps is None else f"{self.steps} and {self.minutes:g}"
+            raise UsageError(
+                f"recipe.steps and recipe.minutes say how long to train: expected one of the two, found {found}",
+                hint='set the other to "none"' if self.steps else "set one of them",
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
+    """A run without memory has neither a spec nor a MemoryConfig in its model."""
+
     preset: str  # the name it began from
-    spec: HashSpec
-    model: ModelConfig  # with its MemoryConfig
+    spec: HashSpec | None
+    model: ModelConfig
     recipe: Recipe
     precision: Precision  # of the products while training
 
     def __post_init__(self) -> None:
         memory = self.model.memory
+        if (self.spec is None) != (memory is None):
+            there, lacking = ("a hash spec", "the model has no memory") if self.spec else ("memory", "there is no hash spec")
+            raise EngramError(f"the model does not fit its hash spec: there is {there}, but {lacking}")
+        if self.spec is None or memory is None:
+            return
         for name, found, expected in (
             ("memory layers", memory.layers, self.spec.layers),
             ("dilation", memory.dilation, self.spec.max_order),
@@ -58,8 +73,15 @@ class RunConfig:
                 raise EngramError(f"the model does not fit its hash spec: {name} {found}, expected {expected}")
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """The blocks that have a memory, and a table; none in a run without memory."""
+        return self.spec.layers if self.spec else ()
+
+    @property
     def head_dim(self) -> int:
         """Numbers of a row."""
+        assert self.spec is not None, "a run without memory has no rows"
+        assert self.model.memory is not None
         return self.model.memory.width // self.spec.columns
 
     def save(self, path: Path) -> None:
@@ -74,7 +96,7 @@ class RunConfig:
             content = _from_format_1(content, path)
         if (found := content.pop("format")) != FORMAT:
             raise EngramError(f"{path} is of format {found!r}; this version reads format {FORMAT}")
-        config: RunConfig = _parsed(cls, content, str(path))
+        config: RunConfig = typed(cls, content, str(path))
         return config
 
 
@@ -89,32 +111,3 @@ def _from_format_1(content: dict[str, Any], path: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError) as e:
         raise EngramError(f"{path} is not what engram train writes: it has no format", hint="train again with --force") from e
     return {**content, "format": FORMAT, "model": {**model, "memory": memory}}
-
-
-def _parsed(kind: Any, value: Any, where: str) -> Any:
-    """A value as JSON has it, as an instance of `kind`: a dataclass, a Literal, a tuple or a plain type. Raises EngramError."""
-    if kind is HashSpec and isinstance(value, dict):
-        return HashSpec.from_json(value)
-    if is_dataclass(kind) and isinstance(value, dict):
-        return _parsed_fields(kind, value, where)
-    if get_origin(kind) is Literal and value in get_args(kind):
-        return value
-    if get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_parsed(get_args(kind)[0], item, where) for item in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(kind, type) and type(value) is kind:
-        return value
-    expected = " or ".join(map(str, get_args(kind))) if get_origin(kind) is Literal else getattr(kind, "__name__", kind)
-    raise EngramError(f"{where} is {value!r}, expected {expected}")
-
-
-def _parsed_fields(kind: Any, content: Mapping[str, Any], where: str) -> Any:
-    known = {field.name: field for field in fields(kind)}
-    if unknown := sorted(set(content) - set(known)):
-        raise EngramError(f"{where} has unknown keys: {', '.join(unknown)}")
-    required = {name for name, field in known.items() if field.default is MISSING}
-    if missing := sorted(required - set(content)):
-        raise EngramError(f"{where} lacks {', '.join(missing)}")
-    hints = get_type_hints(kind)
-    return kind(**{name: _parsed(hints[name], value, f"{where}: {name}") for name, value in content.items()})

@@ -15,7 +15,9 @@ FORBIDDEN = {
     "table": {"torch", "runtime", "engram_cli"},
     "runtime": {"engram_cli"},
 }
-RUNTIME = {f"runtime{inner}" for inner in ("", ".vectors", ".model", ".config", ".lookup", ".placement")}
+RUNTIME = {
+    f"runtime{inner}" for inner in ("", ".vectors", ".model", ".setting", ".typed_value", ".config", ".lookup", ".placement")
+}
 COMMAND_GROUPS = [f"engram_cli.{group}" for group in ("bench", "inspect", "stats", "table")]
 
 # A room inside a room, and which of the others within the same room it may import. One that is named as its room stands for
@@ -32,7 +34,9 @@ ARROWS: dict[str, set[str]] = {
     "table": {"table.encodings", "table.store", "table.recoding", "table.checkpoints"},
     "runtime.vectors": set(),
     "runtime.model": {"runtime.vectors"},
-    "runtime.config": {"runtime.model"},
+    "runtime.setting": set(),
+    "runtime.typed_value": set(),
+    "runtime.config": {"runtime.model", "runtime.setting", "runtime.typed_value"},
     "runtime.lookup": {"runtime.vectors", "runtime.placement"},
     "runtime.placement": {"runtime.vectors"},
     "runtime": RUNTIME - {"runtime"},

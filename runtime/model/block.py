@@ -14,15 +14,15 @@ from runtime.model.points import Watched
 class Block(Watched):
     def __init__(self, config: ModelConfig, number: int, rotary: Rotary) -> None:
         super().__init__(f"blocks.{number}")
-        remembers = number in config.memory.layers
-        self.memory = EngramMemory(config.memory, config.hidden, name=f"{self.name}.memory") if remembers else None
+        remembered = config.memory if config.memory and number in config.memory.layers else None
+        self.memory = EngramMemory(remembered, config.hidden, name=f"{self.name}.memory") if remembered else None
         self.attention_norm = RMSNorm(config.hidden)
         self.attention = Attention(config, rotary)
         self.ffn_norm = RMSNorm(config.hidden)
         self.ffn = FeedForward(config)
 
     def forward(self, x: Tensor, vectors: Tensor | None, cache: BlockCache | None) -> Tensor:
-        """Takes x (B, T, D) to the same shape; `vectors` (B, T, E) are the memory's, None suppresses it."""
+        """Takes x (B, T, D) to the same shape; `vectors` (B, T, E) are the memory's, None leaves it out."""
         x = self.point("in", x)
         if self.memory is not None and vectors is not None:
             x = x + self.memory(x.unsqueeze(2), vectors, cache).squeeze(2)

@@ -36,7 +36,7 @@ class ModelConfig:
     blocks: int
     heads: int
     ffn: int  # inner width of the feed-forward network
-    memory: MemoryConfig
+    memory: MemoryConfig | None  # None: a model without memory
     tied: bool = False  # the output head is the embedding
     rope_base: float = 10_000.0
 
@@ -45,8 +45,9 @@ class ModelConfig:
             raise EngramError(f"every size of a model is at least 1, found {self}")
         if self.hidden % (2 * self.heads):
             raise EngramError(f"hidden size {self.hidden} does not split into {self.heads} heads of even width")
-        if any(not 0 <= layer < self.blocks for layer in self.memory.layers):
-            raise EngramError(f"memory layers {list(self.memory.layers)} are not all among the {self.blocks} blocks")
+        layers = self.memory.layers if self.memory else ()
+        if any(not 0 <= layer < self.blocks for layer in layers):
+            raise EngramError(f"memory layers {list(layers)} are not all among the {self.blocks} blocks")
 
     @property
     def head_dim(self) -> int:

@@ -1,4 +1,4 @@
-"""A decoder-only Transformer with Engram memory at chosen blocks.
+"""A decoder-only Transformer with Engram memory at chosen blocks, or at none.
 
 The model never hashes and never reads a table: it asks for a layer's vectors when it gets there.
 """
@@ -41,7 +41,7 @@ class LanguageModel(nn.Module):
             for last in (block.attention.out, block.ffn.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * config.blocks) ** 0.5)
             if block.memory is not None:
-                nn.init.normal_(block.memory.projection.weight, std=MEMORY_GAIN / config.memory.width**0.5)
+                nn.init.normal_(block.memory.projection.weight, std=MEMORY_GAIN / block.memory.config.width**0.5)
         if config.tied:
             self.head.weight = self.embedding.weight
 
@@ -58,8 +58,9 @@ class LanguageModel(nn.Module):
         return [BlockCache() for _ in self.blocks]
 
     def forward(self, token_ids: Tensor, vectors: Vectors | None, cache: Cache | None = None) -> Tensor:
-        """(B, T, D) The hidden states that the head reads, for token ids (B, T); with `vectors` None the memory is suppressed.
+        """(B, T, D) The hidden states that the head reads, for token ids (B, T).
 
+        With `vectors` None the memory is suppressed in all layers, and where they give None for a layer, in that one.
         With a cache, `token_ids` follow those of the calls before.
         """
         x = self.embedding(token_ids)

@@ -1,0 +1,51 @@
+"""Options that steer a run's configuration, each described once, and the configuration that they come to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from hashing.vocab import CanonicalVocab
+    from runtime.config import RunConfig
+
+PresetName: TypeAlias = Annotated[str, typer.Option("--preset", help="What to begin from: nano or tiny. Default: tiny.")]
+ConfigFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--config", help="A TOML file that changes the preset, as engram config prints them.")
+]
+SetOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, as model.blocks=4; repeat for more."),
+]
+TrainedSpec: TypeAlias = Annotated[
+    str, typer.Option("--spec", help="Address by a named spec or a spec's JSON file, rows as wide as memory.head_dim.")
+]
+NoMemory: TypeAlias = Annotated[bool, typer.Option("--no-memory", help="No memory: no layers and no tables.")]
+Steps: TypeAlias = Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps, instead of the preset's.")]
+Minutes: TypeAlias = Annotated[float | None, typer.Option("--minutes", help="Minutes of training, instead of steps.")]
+UntilLoss: TypeAlias = Annotated[
+    float | None, typer.Option("--until-loss", help="Stop once a validation is at or below it, in nats per token.")
+]
+Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of weights, rows and order. Default: 0.")]
+
+
+def chosen_config(
+    vocab: "CanonicalVocab",
+    *,
+    preset: str = "",
+    config: Path | None = None,
+    sets: Sequence[str] = (),
+    spec: str = "",
+    no_memory: bool = False,
+    steps: int | None = None,
+    minutes: float | None = None,
+    until_loss: float | None = None,
+    seed: int | None = None,
+) -> "RunConfig":
+    """The configuration over a vocabulary that the options come to; later ones of these win over earlier ones:
+
+    the preset, the config file, `sets`, and the options of their own. Raises UsageError, naming the setting, for a key that is
+    unknown, a value that is not its, and for options that contradict one another.
+    """
+    raise NotImplementedError(vocab, preset, config, sets, spec, no_memory, steps, minutes, until_loss, seed)
