@@ -1,5 +1,8 @@
 """The run: the folder that commands pass on, and what each file in it is called."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +14,21 @@ from hashing.spec import HashSpec
 from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
 from runtime.config import RunConfig
+from runtime.replacement import locked, settle
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     folder: Path
+
+    def __post_init__(self) -> None:
+        settle(self.folder)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within the block the files of the run belong together: nobody replaces some of them between two that are opened."""
+        with locked(self.folder, fcntl.LOCK_SH) if self.folder.exists() else nullcontext():
+            yield
 
     @property
     def tokenizer_path(self) -> Path:
@@ -40,6 +53,10 @@ class Run:
     @property
     def train_folder(self) -> Path:
         return self.folder / "train"
+
+    @property
+    def corpus_path(self) -> Path:
+        return self.folder / "corpus.json"
 
     def tokenizer(self) -> Tokenizer:
         """Raises EngramError, saying what to run first, when the run has none."""

@@ -13,7 +13,7 @@ from runtime.model.language_model import LanguageModel
 from runtime.placement.placement import PlacementName
 from runtime.run import Run
 from runtime.serve.sampler import Sampler, Sampling
-from runtime.serve.sequence import Sequence as DecodedSequence
+from runtime.sequence import Sequence as DecodedSequence
 from runtime.serve.threads import choose_threads
 from runtime.trained_run import TrainedRun
 
