@@ -56,8 +56,8 @@ def train(
     note(_described(trainer))
     with interrupt_asked() as stop:
         _watch(trainer, stop)
-    if trainer.state.step < trainer.recipe.steps:
-        note(f"stopped and saved at step {trainer.state.step} of {trainer.recipe.steps}")
+    if trainer.state.step < trainer.last_step:
+        note(f"stopped and saved at step {trainer.state.step} of {trainer.last_step}")
         note("hint: engram train --resume goes on from there")
         raise typer.Exit(130)
     _conclude(trainer.state.step, trainer.validate(), trainer.validate(memory=False), run, json)
@@ -89,7 +89,7 @@ def _described(trainer: "Trainer") -> str:
     return (
         f"{counts['train']:,} tokens to train on, {counts['validation']:,} to validate on\n"
         f"{parameters / 1e6:.1f} M parameters and {rows:,} rows ({byte_text(in_tables)})\n"
-        f"step {trainer.state.step} of {trainer.recipe.steps}, in {trainer.config.precision} on {trainer.device}"
+        f"step {trainer.state.step} of {trainer.last_step}, in {trainer.config.precision} on {trainer.device}"
     )
 
 
@@ -99,14 +99,14 @@ def _watch(trainer: "Trainer", stop: Callable[[], bool]) -> None:
 
     said = time.monotonic()
     with progress("steps") as bar:
-        steps = bar.add_task("training", total=trainer.recipe.steps, completed=trainer.state.step)
+        steps = bar.add_task("training", total=trainer.last_step, completed=trainer.state.step)
         for report in trainer.steps(stop):
             described = f"loss {report.loss:.3f} · {report.tokens_per_sec:,.0f} tok/s"
             bar.update(steps, completed=report.step, description=described)
             due = bar.disable and time.monotonic() - said > SECONDS_PER_LINE
             if due or report.validation:
                 said = time.monotonic()
-                note(_line(report, trainer.recipe.steps))
+                note(_line(report, trainer.last_step))
 
 
 def _line(report: "Report", steps: int) -> str:

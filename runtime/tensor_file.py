@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hashing.base.errors import EngramError
 
+NO_SPEC = "none"  # the spec in the metadata of a model without memory
 METADATA_KEY = "engram"  # one key, since the library writes several in no fixed order
 
 

@@ -4,7 +4,7 @@
 
 The folder appears whole or not at all, and only then are older ones removed, so a kill at any moment leaves one to go on
 from. The model and tables that the other commands use are hard links to those of the newest checkpoint; both carry its step
-and the spec's fingerprint, and are refused when theirs differ.
+and the spec's fingerprint, and are refused when theirs differ. A run without memory has no `tables.zarr`, and the spec "none".
 """
 
 import os
@@ -20,7 +20,7 @@ from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
 from runtime.model.language_model import LanguageModel
 from runtime.run import Run
-from runtime.tensor_file import load_tensors, save_tensors
+from runtime.tensor_file import NO_SPEC, load_tensors, save_tensors
 from runtime.train.row_table import RowTable
 from table.store.store import TableStore, write_store
 
@@ -37,14 +37,16 @@ class State:
     step: int = 0
 
 
-def save_checkpoint(run: Run, state: State, spec: HashSpec, vocab: CanonicalVocab) -> None:
+def save_checkpoint(run: Run, state: State, spec: HashSpec | None, vocab: CanonicalVocab) -> None:
     folder = run.train_folder / f"step-{state.step:07}"
     with atomic_path(folder) as partial:
         partial.mkdir(parents=True)
-        metadata = {"step": str(state.step), "spec": spec.fingerprint}
+        spec_name = spec.fingerprint if spec else NO_SPEC
+        metadata = {"step": str(state.step), "spec": spec_name, "vocab": vocab.fingerprint}
         save_tensors(state.model.state_dict(), partial / "model.safetensors", metadata)
-        weights = {layer: table.weight.cpu().numpy() for layer, table in state.tables.items()}
-        write_store(partial / "tables.zarr", spec, vocab.mapping, weights, state.step)
+        if spec:
+            weights = {layer: table.weight.cpu().numpy() for layer, table in state.tables.items()}
+            write_store(partial / "tables.zarr", spec, vocab.mapping, weights, state.step)
         save_tensors(_optimizer_tensors(state), partial / "optimizer.safetensors", metadata)
     publish(run, folder)
     for older in run.train_folder.glob("step-*"):
@@ -69,12 +71,17 @@ def latest_checkpoint(run: Run) -> Path | None:
     return max((p for p in run.train_folder.glob("step-*") if p.suffix == ""), default=None)
 
 
+def checkpoint_vocab(folder: Path) -> str | None:
+    """The fingerprint of the vocabulary that a checkpoint's model reads; None where version 0.1 wrote it, which did not say."""
+    return load_tensors(folder / "model.safetensors")[1].get("vocab")
+
+
 def load_checkpoint(folder: Path, state: State) -> None:
     """Puts a checkpoint's numbers into the state."""
     state.model.load_state_dict(load_tensors(folder / "model.safetensors")[0])
     tensors, metadata = load_tensors(folder / "optimizer.safetensors")
-    store = TableStore.open(folder / "tables.zarr")
     for layer, table in state.tables.items():
+        store = TableStore.open(folder / "tables.zarr")
         table.weight.copy_(torch.from_numpy(store.layer(layer).copy()))
         for key in ROW_STATE:
             getattr(table, key).copy_(tensors[f"layers/{layer}/{key}"])
@@ -92,5 +99,6 @@ def publish(run: Run, folder: Path) -> None:
     if not (own.exists() and own.samefile(model)):  # renaming one name of a file to another of its names does nothing
         with atomic_path(own) as partial:
             os.link(model, partial)
-    with atomic_path(run.tables_path) as partial:
-        shutil.copytree(folder / "tables.zarr", partial, copy_function=os.link)
+    if (tables := folder / "tables.zarr").exists():
+        with atomic_path(run.tables_path) as partial:
+            shutil.copytree(tables, partial, copy_function=os.link)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from hashing.base.atomic import remove, write_text
+from hashing.spec import HashSpec
 from hashing.text.corpus import Corpus
 from hashing.vocab import CanonicalVocab
 from runtime.config import RunConfig
@@ -26,7 +27,7 @@ from runtime.model.language_model import LanguageModel
 from runtime.run import Run
 from runtime.tokens import Tokens, encode_corpus
 from runtime.train.batches import Batches
-from runtime.train.checkpoint import State, latest_checkpoint, load_checkpoint, publish, save_checkpoint
+from runtime.train.checkpoint import State, checkpoint_vocab, latest_checkpoint, load_checkpoint, publish, save_checkpoint
 from runtime.train.optimisers import adamw
 from runtime.train.row_table import RowTable, RowTables
 from runtime.validation import Validation, validate
@@ -50,15 +51,21 @@ class Trainer:
     def __init__(self, run: Run, config: RunConfig, vocab: CanonicalVocab, tokens: Tokens) -> None:
         self.run, self.config, self.vocab, self.tokens = run, config, vocab, tokens
         self.recipe, self.device = config.recipe, default_device()
-        self.addressing = Addressing(vocab, config.spec)
+        self.addressing = Addressing(vocab, config.spec) if config.spec else None
         self.batches = Batches(tokens.ids("train"), self.recipe.batch, self.recipe.length, self.recipe.seed)
         torch.manual_seed(self.recipe.seed)
         model = LanguageModel(config.model).to(self.device)
-        self.state = State(model, adamw(model, self.recipe), {layer: self._table(layer) for layer in config.spec.layers})
+        self.state = State(model, adamw(model, self.recipe), self._tables(config.spec) if config.spec else {})
 
-    def _table(self, layer: int) -> RowTable:
-        rows, seed = self.config.spec.rows(layer), self.recipe.seed + layer
-        return RowTable.create(rows, self.config.head_dim, self.recipe.row_std, seed, self.device)
+    def _tables(self, spec: HashSpec) -> dict[int, RowTable]:
+        """New tables of every layer, each from a seed of its own."""
+        shape, seed = (self.config.head_dim, self.recipe.row_std), self.recipe.seed
+        return {layer: RowTable.create(spec.rows(layer), *shape, seed + layer, self.device) for layer in spec.layers}
+
+    @property
+    def last_step(self) -> int:
+        assert self.recipe.steps is not None, "a budget of minutes is not followed yet"
+        return self.recipe.steps
 
     @classmethod
     def start(cls, run: Run, config: RunConfig, corpus: Corpus, advance: Callable[[int], None] = lambda _: None) -> "Trainer":
@@ -85,9 +92,11 @@ class Trainer:
     def resume(cls, run: Run) -> "Trainer":
         """From the newest checkpoint, or from the start where a kill came before the first one."""
         config, vocab = run.config(), run.vocab()
-        run.check_vocab(config.spec, vocab)
+        if config.spec:
+            run.check_vocab(config.spec, vocab)
         trainer = cls(run, config, vocab, Tokens.open(run.train_folder / "tokens"))
         if folder := latest_checkpoint(run):
+            run.check_fingerprint(checkpoint_vocab(folder) or vocab.fingerprint, vocab)
             load_checkpoint(folder, trainer.state)
             publish(run, folder)
         trainer._forget_after(trainer.state.step)
@@ -99,12 +108,12 @@ class Trainer:
 
     def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
         """Trains, yielding every step; when `stop` says so, saves and ends. Metrics are on disk before a step is yielded."""
-        interval = math.ceil(self.recipe.steps / self.recipe.evaluations)
+        interval = math.ceil(self.last_step / self.recipe.evaluations)
         tokens, begin, at_begin = self.recipe.batch * self.recipe.length, time.perf_counter(), self.state.step
-        while self.state.step < self.recipe.steps and not stop():
+        while self.state.step < self.last_step and not stop():
             loss = self.train_step()
             step = self.state.step
-            due = step % interval == 0 or step == self.recipe.steps
+            due = step % interval == 0 or step == self.last_step
             speed = tokens * (step - at_begin) / (time.perf_counter() - begin)
             report = Report(step, loss, speed, self.validate() if due else None)
             self._record(report)
@@ -117,7 +126,7 @@ class Trainer:
     def train_step(self) -> float:
         """One batch; its loss in nats per token."""
         inputs, targets = self.batches.at(self.state.step)
-        rows = self.addressing.addresses(inputs).rows
+        rows = self.addressing.addresses(inputs).rows if self.addressing else {}
         leaves = {layer: self.state.tables[layer].read(rows[layer]) for layer in rows}
         rate = self.recipe.learning_rate * self._schedule(self.state.step)
         for group in self.state.optimizer.param_groups:
@@ -136,8 +145,8 @@ class Trainer:
         return loss.item()
 
     def validate(self, memory: bool = True) -> Validation:
-        """The loss over the validation side, with the memory or with it suppressed."""
-        lookup = Lookup(self.addressing, RowTables(self.state.tables)) if memory else None
+        """The loss over the validation side, with the memory, if there is one, or with it suppressed."""
+        lookup = Lookup(self.addressing, RowTables(self.state.tables)) if memory and self.addressing else None
         return validate(self.state.model, self.tokens, self.recipe.length, self.config.precision, lookup)
 
     def _save(self) -> None:
@@ -148,8 +157,8 @@ class Trainer:
 
     def _schedule(self, step: int) -> float:
         """The share of the learning rate at a step: linear warm-up, then linear decay to nothing."""
-        warmup = max(1, round(self.recipe.warmup_share * self.recipe.steps))
-        return min((step + 1) / warmup, (self.recipe.steps - step) / max(1, self.recipe.steps - warmup))
+        warmup = max(1, round(self.recipe.warmup_share * self.last_step))
+        return min((step + 1) / warmup, (self.last_step - step) / max(1, self.last_step - warmup))
 
     def _record(self, report: Report) -> None:
         line: dict[str, Any] = {"step": report.step, "loss_nats": report.loss, "tokens_per_sec": report.tokens_per_sec}
