@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from hashing.base.errors import EngramError
+from hashing.base.path_argument import check_path
 from hashing.named_specs import DEFAULT_SPEC, named_spec
 from hashing.spec import HashSpec
 from hashing.text.tokenizer import load_tokenizer
@@ -16,6 +17,9 @@ from runtime.config import RunConfig
 @dataclass(frozen=True, slots=True)
 class Run:
     folder: Path
+
+    def __post_init__(self) -> None:
+        check_path(self.folder, "Run")
 
     @property
     def tokenizer_path(self) -> Path:
