@@ -48,4 +48,11 @@ def chosen_config(
     the preset, the config file, `sets`, and the options of their own. Raises UsageError, naming the setting, for a key that is
     unknown, a value that is not its, and for options that contradict one another.
     """
-    raise NotImplementedError(vocab, preset, config, sets, spec, no_memory, steps, minutes, until_loss, seed)
+    from engram_cli.options import named_spec_over
+    from runtime.device import default_device, fast_precision
+    from runtime.train.choice import chosen_settings
+
+    options = {"recipe.steps": steps, "recipe.minutes": minutes, "recipe.until_loss": until_loss, "recipe.seed": seed}
+    settings = chosen_settings(preset=preset, config=config, sets=sets, spec=spec, no_memory=no_memory, options=options)
+    outright = named_spec_over(spec, vocab) if spec else None
+    return settings.resolve(vocab, fast_precision(default_device()), outright)

@@ -53,11 +53,12 @@ def generate(
                 "prompt": prompt,
                 "text": "".join(pieces),
                 "tokens": tokens,
-                "placement": where,
+                "placement": where if generator.lookup else None,
                 "first_token_sec": first - begin,
                 "tokens_per_sec": speed,
             }
         )
         return
     print()
-    note(f"{tokens} tokens, {speed:,.0f} tokens/s after the first, tables on {where}")
+    tables = f"tables on {where}" if generator.lookup else "trained without memory: no tables to place"
+    note(f"{tokens} tokens, {speed:,.0f} tokens/s after the first, {tables}")

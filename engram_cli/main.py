@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from engram_cli import build_vocab, demo, generate, hash, plan, serve, train
+from engram_cli import build_vocab, config, demo, generate, hash, plan, serve, train
 from engram_cli.bench import group as bench
 from engram_cli.inspect import group as inspect
 from engram_cli.interrupt import CommandInterruptedError
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 app.command("build-vocab")(build_vocab.build_vocab)
 app.command("hash")(hash.hash_text)
+app.command("config")(config.config)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("serve")(serve.serve)

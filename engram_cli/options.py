@@ -29,17 +29,22 @@ SpecName: TypeAlias = Annotated[
 
 
 def spec_for_run(name: str, run: "Run", vocab: "CanonicalVocab") -> "HashSpec":
-    """The spec of that name over the run's vocabulary, or with no name the run's own.
+    """The spec of that name over the run's vocabulary, or with no name the run's own."""
+    if name:
+        return named_spec_over(name, vocab)
+    own = run.spec()
+    run.check_vocab(own, vocab)
+    return own
+
+
+def named_spec_over(name: str, vocab: "CanonicalVocab") -> "HashSpec":
+    """The named spec, or that in a JSON file, over a vocabulary.
 
     Notes on stderr when a published spec over this vocabulary does not give the published model's addresses.
     """
     from engram_cli.output import note
     from hashing.named_specs import NAMED_SPECS, chosen_spec
 
-    if not name:
-        own = run.spec()
-        run.check_vocab(own, vocab)
-        return own
     spec = chosen_spec(name, vocab)
     published = NAMED_SPECS[name].published_ids if name in NAMED_SPECS else None
     if published not in (None, spec.canonical_size):

@@ -32,8 +32,10 @@ def serve(
     with _listen(host, port) as listener:
         where = chosen_placement(placement, offload)
         name = run.resolve().name
-        app = build_app(Generator.load(Run(run), where), name)
-        note(f"serving {name} with its tables on {where} at http://{host}:{listener.getsockname()[1]}")
+        generator = Generator.load(Run(run), where)
+        app = build_app(generator, name)
+        tables = f" with its tables on {where}" if generator.lookup else ", which has no memory and no tables to place,"
+        note(f"serving {name}{tables} at http://{host}:{listener.getsockname()[1]}")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         server.run(sockets=[listener])
 

@@ -26,14 +26,14 @@ class Recipe:
     batch: Annotated[int, Setting("sequences of a batch", least=1, most=1 << 16)]
     length: Annotated[int, Setting("tokens of a sequence", least=1, most=1 << 20)]
     learning_rate: Annotated[float, Setting("of the backbone, once it is warm", above=0)]
-    row_rate_factor: Annotated[float, Setting("times as fast as the backbone, rows learn (paper, section 4)", least=0)] = 5.0
+    row_rate_factor: Annotated[float, Setting("times as fast as the backbone, rows learn", least=0)] = 5.0
     weight_decay: Annotated[float, Setting("of the backbone's matrices; rows have none", least=0)] = 0.1
     warmup_share: Annotated[float, Setting("share of the training in which the rate rises", least=0, most=1)] = 0.04
     row_std: Annotated[float, Setting("standard deviation of new rows", least=0)] = 0.02
     evaluations: Annotated[int, Setting("validations, at even distances; a checkpoint goes with each", least=1)] = 5
     seed: Annotated[int, Setting("of weights, rows and the order of batches", least=0)] = 0
-    minutes: Annotated[float | None, Setting("of training, instead of steps", above=0)] = None
-    until_loss: Annotated[float | None, Setting("nats per token; a validation at or below it ends the training", above=0)] = None
+    minutes: Annotated[float | None, Setting("of training, in place of steps", above=0)] = None
+    until_loss: Annotated[float | None, Setting("nats per token; a validation at or below it ends training", above=0)] = None
     sample_prompt: Annotated[str, Setting("continued at each validation; empty: the beginning of a document")] = ""
     sample_tokens: Annotated[int, Setting("tokens of that continuation; 0: none", least=0, most=4096)] = 48
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from hashing.base.errors import EngramError
+from hashing.base.path_argument import check_path
 from hashing.named_specs import DEFAULT_SPEC, named_spec
 from hashing.spec import HashSpec
 from hashing.text.tokenizer import load_tokenizer
@@ -22,6 +23,7 @@ class Run:
     folder: Path
 
     def __post_init__(self) -> None:
+        check_path(self.folder, "Run")
         settle(self.folder)
 
     @contextmanager
@@ -73,17 +75,29 @@ class Run:
         return RunConfig.load(self.config_path)
 
     def spec(self) -> HashSpec:
-        """The training's; before one, that of the default preset over the run's vocabulary."""
-        if self.config_path.exists():
-            return self.config().spec
+        """The training's; without one, or without memory in it, that of the default preset over the run's vocabulary."""
+        if self.config_path.exists() and (own := self.config().spec):
+            return own
         return named_spec(DEFAULT_SPEC).spec(self.vocab())
 
     def check_vocab(self, spec: HashSpec, vocab: CanonicalVocab) -> None:
         """Raises EngramError when the run's vocabulary is no longer the one that its spec addresses."""
-        if spec.vocab_fingerprint != vocab.fingerprint:
+        self.check_fingerprint(spec.vocab_fingerprint, vocab)
+
+    def check_fingerprint(self, trained: str, vocab: CanonicalVocab) -> None:
+        """Raises EngramError when the run's vocabulary is no longer the one of fingerprint `trained`."""
+        if trained != vocab.fingerprint:
             raise EngramError(
-                f"the training in {self.folder} uses vocabulary {spec.vocab_fingerprint}, vocab.parquet is {vocab.fingerprint}",
+                f"the training in {self.folder} uses vocabulary {trained}, vocab.parquet is {vocab.fingerprint}",
                 hint="put the vocabulary back, or start again with engram train --force",
+            )
+
+    def require_memory(self) -> None:
+        """Raises EngramError where a table is asked for and the run was trained without memory."""
+        if not self.tables_path.exists() and self.config_path.exists() and self.config().spec is None:
+            raise EngramError(
+                f"the run {self.folder} was trained without memory: it has no tables",
+                hint="train one with memory: engram train --run DIR",
             )
 
     def require(self, path: Path, command: str) -> None:

@@ -23,32 +23,47 @@ class Setting:
     above: float | None = None  # like `least`, but itself not allowed
 
     @property
-    def limits(self) -> str:
-        """The limits in words; empty where there is nothing to say."""
-        words = [] if self.above is None else [f"above {self.above:g}"]
-        words += [] if self.least is None else [f"at least {self.least:g}"]
-        words += [] if self.most == INT64_MAX else [f"at most {self.most:,.15g}"]
-        return ", ".join(words)
+    def described(self) -> str:
+        """The meaning, with the limits where there are any."""
+        if self.above is not None:
+            return f"{self.meaning} (above {self.above:g})"
+        if self.least is None:
+            return self.meaning
+        limits = f"at least {self.least:g}" if self.most == INT64_MAX else f"{self.least:g} to {self.most:,}"
+        return f"{self.meaning} ({limits})"
 
-    def allows(self, value: float) -> bool:
-        if not isfinite(value) or value > self.most:
-            return False
-        return (self.least is None or value >= self.least) and (self.above is None or value > self.above)
+    def lacks(self, number: float) -> str:
+        """What would have been expected instead of a number; empty where the number is allowed."""
+        if not isfinite(number):
+            return "a finite number"
+        if number > self.most:
+            return f"at most {self.most:,}"
+        if self.least is not None and number < self.least:
+            return f"at least {self.least:g}"
+        return f"above {self.above:g}" if self.above is not None and number <= self.above else ""
 
 
-def settings_of(kind: type) -> dict[str, Setting]:
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A setting with the type of its values."""
+
+    kind: Any
+    setting: Setting
+
+
+def declared(kind: type) -> dict[str, Declared]:
     """The settings of a dataclass by their names, in order; fields that are not declared as one are left out."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints, kinds = get_type_hints(kind, include_extras=True), get_type_hints(kind)
     notes = {field.name: getattr(hints[field.name], "__metadata__", ()) for field in fields(kind)}
-    return {name: note for name, given in notes.items() for note in given if isinstance(note, Setting)}
+    return {name: Declared(kinds[name], note) for name, given in notes.items() for note in given if isinstance(note, Setting)}
 
 
 def check(instance: Any, section: str) -> None:
     """Raises UsageError, naming it within its section, for a number beyond its limits and a text that no file can hold."""
-    for name, setting in settings_of(type(instance)).items():
-        value = getattr(instance, name)
+    for name, found in declared(type(instance)).items():
+        value, hint = getattr(instance, name), f"{section}.{name}: {found.setting.described}"
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int | float) and not setting.allows(number):
-                raise UsageError(f"{section}.{name} is {brief(value)}, expected {setting.limits or 'a finite number'}")
+            if isinstance(number, int | float) and (expected := found.setting.lacks(number)):
+                raise UsageError(f"{section}.{name} is {brief(value)}, expected {expected}", hint)
         if isinstance(value, str) and ("\0" in value or SURROGATE.search(value)):
-            raise UsageError(f"{section}.{name} is {value!r}, which is no text")
+            raise UsageError(f"{section}.{name} is {value!r}, which is no text", hint)

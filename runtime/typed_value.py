@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from types import NoneType, UnionType
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hashing.base.errors import EngramError
@@ -18,7 +18,7 @@ def typed(kind: Any, value: Any, where: str) -> Any:
         return HashSpec.from_json(value)
     if is_dataclass(kind) and isinstance(value, dict):
         return _typed_fields(kind, value, where)
-    if isinstance(kind, UnionType):
+    if is_optional(kind):
         return None if value is None else typed(something(kind), value, where)
     if get_origin(kind) is Literal and value in get_args(kind):
         return value
@@ -31,9 +31,14 @@ def typed(kind: Any, value: Any, where: str) -> Any:
     raise EngramError(f"{where} is {value!r}, expected {type_name(kind)}")
 
 
+def is_optional(kind: Any) -> bool:
+    """Whether a type is `X | None`."""
+    return NoneType in get_args(kind)
+
+
 def something(kind: Any) -> Any:
     """What `X | None` is when it is not None; any other type as it is."""
-    return next(part for part in get_args(kind) if part is not NoneType) if isinstance(kind, UnionType) else kind
+    return next(part for part in get_args(kind) if part is not NoneType) if is_optional(kind) else kind
 
 
 def type_name(kind: Any) -> str:

@@ -58,7 +58,7 @@ def validate_stores(run: Run, stores: list[TableStore]) -> list[Validation]:
         return []
     trained, tokens = TrainedRun.load(run, default_device()), Tokens.open(run.train_folder / "tokens")
     own = trained.store
-    if any((store.spec.fingerprint, store.step) != (own.spec.fingerprint, own.step) for store in stores):
+    if own is None or any((store.spec.fingerprint, store.step) != (own.spec.fingerprint, own.step) for store in stores):
         return []
     length, precision = trained.config.recipe.length, trained.config.precision
     return [validate(trained.model, tokens, length, precision, trained.lookup("disk", store)) for store in stores]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir
-from engram_cli.table.options import EncodingName, StorePath
+from engram_cli.table.options import EncodingName, StorePath, store_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def convert(
     from table.encodings.encoding import encoding as named_encoding
     from table.store.store import TableStore
 
-    source = TableStore.open(path or Run(run).tables_path)
+    source = TableStore.open(store_path(path, Run(run)))
     refuse_overwrite(out, force)
     target = named_encoding(encoding)
     with resumable(out), byte_progress("convert", source.total_rows * target.row_bytes(source.head_dim)) as advance:

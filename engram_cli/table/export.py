@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir
-from engram_cli.table.options import StorePath
+from engram_cli.table.options import StorePath, store_path
 
 
 def export(
@@ -28,7 +28,7 @@ def export(
     from table.checkpoints.exporter import export as write
     from table.store.store import TableStore
 
-    store = TableStore.open(path or Run(run).tables_path)
+    store = TableStore.open(store_path(path, Run(run)))
     refuse_overwrite(out, force)
     with byte_progress("export", store.total_bytes) as advance:
         write(store, out, advance)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engram_cli.options import DEFAULT_RUN, Json, RunDir
-from engram_cli.table.options import StorePath
+from engram_cli.table.options import StorePath, store_path
 
 if TYPE_CHECKING:
     from table.store.store import TableStore
@@ -26,7 +26,7 @@ def info(
     from runtime.run import Run
     from table.store.store import TableStore
 
-    print_store(TableStore.open(path or Run(run).tables_path), json, resident)
+    print_store(TableStore.open(store_path(path, Run(run))), json, resident)
 
 
 def print_store(store: "TableStore", json: bool, resident: bool = False) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from engram_cli.options import DEFAULT_RUN, Json, RunDir
-from engram_cli.table.options import TokenizerPath
+from engram_cli.table.options import TokenizerPath, store_path
 
 
 def verify(
@@ -26,7 +26,7 @@ def verify(
     from runtime.run import Run
     from table.verify import verify as examine
 
-    place = path or Run(run).tables_path
+    place = store_path(path, Run(run))
     with byte_progress("verify", _file_bytes(place)) as advance:
         result = examine(place, full, tokenizer, advance)
     if json:

@@ -4,10 +4,12 @@ import stat
 from pathlib import Path
 
 from hashing.base.errors import EngramError
+from hashing.base.path_argument import check_path
 
 
 def regular_size(path: Path) -> int:
     """Bytes of a regular file. Raises EngramError when there is none, or it is a folder, a pipe or a device."""
+    check_path(path, "a reader of files")
     try:
         state = path.stat()
     except FileNotFoundError as e:

@@ -19,7 +19,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Literal, cast
 
-from hashing.base.errors import EngramError
+from hashing.base.errors import EngramError, UsageError
+from hashing.base.path_argument import check_path
 
 MAX_DOCUMENT_CHARS = 1 << 20
 VALIDATION_SHARE = 32  # one document in so many is kept for validation
@@ -56,6 +57,13 @@ class Corpus:
     paths: tuple[Path, ...] = ()
     text_key: str = "text"
     text_column: str = "text"
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for texts, and for one path, in place of a tuple of Paths."""
+        if not isinstance(self.paths, tuple):
+            raise UsageError(f"Corpus got {self.paths!r}, expected a tuple of Paths", hint=f'(Path("{self.paths}"),)')
+        for path in self.paths:
+            check_path(path, "Corpus")
 
     @property
     def roots(self) -> tuple[Path, ...]:

@@ -52,6 +52,7 @@ class NgramView:
 def view_ngram(run: Run, text: str) -> NgramView:
     """Raises EngramError for a run without tables, UsageError for a text without tokens."""
     tokenizer, vocab = run.tokenizer(), run.vocab()
+    run.require_memory()
     run.require(run.tables_path, "train")
     store = TableStore.open(run.tables_path)
     store.check_vocab(vocab.fingerprint)

@@ -5,10 +5,11 @@ are the same numbers in all three, so the logits are too.
 """
 
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 
+from hashing.base.errors import UsageError
 from runtime.placement.device import DevicePlacement
 from runtime.placement.offloaded import OffloadedPlacement
 from runtime.vectors import LayerRows, Vectors
@@ -22,8 +23,15 @@ class Placement(Protocol):
         """Asks for the rows of every layer at once."""
 
 
+def check_placement(name: str) -> None:
+    """Raises UsageError for a placement that there is not."""
+    if name not in get_args(PlacementName):
+        raise UsageError(f"no placement is called {name!r}", hint=f"the names are {', '.join(get_args(PlacementName))}")
+
+
 def place(store: TableStore, name: PlacementName, device: torch.device) -> Placement:
-    """A store's tables, put where `name` says."""
+    """A store's tables, put where `name` says. Raises UsageError for a name that there is not."""
+    check_placement(name)
     tables = {layer: store.table(layer) for layer in store.spec.layers}
     match name:
         case "device":

@@ -10,7 +10,7 @@ from hashing.text.tokenizer import end_of_text_id
 from runtime.device import default_device
 from runtime.lookup import Lookup
 from runtime.model.language_model import LanguageModel
-from runtime.placement.placement import PlacementName
+from runtime.placement.placement import PlacementName, check_placement
 from runtime.run import Run
 from runtime.serve.sampler import Sampler, Sampling
 from runtime.sequence import Sequence as DecodedSequence
@@ -24,12 +24,16 @@ class Generator:
 
     model: LanguageModel
     tokenizer: Tokenizer
-    lookup: Lookup
+    lookup: Lookup | None  # None for a run that was trained without memory
     end_id: int
 
     @classmethod
     def load(cls, run: Run, placement: PlacementName) -> "Generator":
-        """Raises EngramError for a run that is not trained, or whose parts do not belong together."""
+        """Raises EngramError for a run that is not trained, or whose parts do not belong together.
+
+        Raises UsageError, before anything is read, for a placement that there is not.
+        """
+        check_placement(placement)
         tokenizer = run.tokenizer()
         trained = TrainedRun.load(run, default_device())
         generator = cls(trained.model, tokenizer, trained.lookup(placement), end_of_text_id(tokenizer))

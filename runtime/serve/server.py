@@ -87,7 +87,7 @@ class Completions:
         if isinstance(prompt, str) and SURROGATE.search(prompt):
             raise RequestError("prompt holds half of a surrogate pair, which is no text", "prompt", "invalid_value")
         ids = self._generator.encode(prompt) if isinstance(prompt, str) else prompt or self._generator.encode("")
-        if (largest := max(ids)) >= (size := len(self._generator.lookup.addressing.vocab.tokens)):
+        if (largest := max(ids)) >= (size := self._generator.model.config.vocab_size):
             raise RequestError(f"token id {largest} is outside the vocabulary of {size} tokens", "prompt", "invalid_value")
         if len(ids) + max_tokens > MAX_CONTEXT:
             found = f"{len(ids)} in the prompt and {max_tokens} in the completion"

@@ -5,7 +5,7 @@
 The folder appears whole or not at all, and only then are others removed, so a kill at any moment leaves one to go on from. Two
 are kept: the newest, and the one whose validation was best. The model and tables that the other commands use are hard links to
 those of the newest; both carry its step and the spec's fingerprint, and are refused when theirs differ. That of step 0 has no
-optimiser's state, since a training that begins has none.
+optimiser's state, since a training that begins has none. A run without memory has no `tables.zarr`, and the spec "none".
 """
 
 import fcntl
@@ -25,12 +25,11 @@ from hashing.vocab import CanonicalVocab
 from runtime.model.language_model import LanguageModel
 from runtime.replacement import locked, replacing
 from runtime.run import Run
-from runtime.tensor_file import load_tensors, save_tensors
+from runtime.tensor_file import NO_SPEC, load_tensors, read_metadata, save_tensors
 from runtime.train.row_table import RowTable
 from table.store.store import TableStore, write_store
 
 ROW_STATE = ("moment", "square", "updates")
-NO_SPEC = "none"  # of a model without memory
 MAX_BYTES = 1 << 16  # of progress.json, which holds two numbers
 
 
@@ -60,6 +59,10 @@ class Checkpoint:
     @property
     def step(self) -> int:
         return int(self.folder.name.removeprefix("step-"))
+
+    def vocab(self) -> str | None:
+        """The fingerprint of the vocabulary that the model reads; None where version 0.1 wrote it, which did not say."""
+        return read_metadata(self.folder / "model.safetensors").get("vocab")
 
     def progress(self) -> Progress:
         path = self.folder / "progress.json"
@@ -94,7 +97,8 @@ def save_checkpoint(
     checkpoint = Checkpoint(train_folder / f"step-{state.step:07}")
     with atomic_path(checkpoint.folder) as partial:
         partial.mkdir(parents=True)
-        metadata = {"step": str(state.step), "spec": spec.fingerprint if spec else NO_SPEC}
+        spec_name = spec.fingerprint if spec else NO_SPEC
+        metadata = {"step": str(state.step), "spec": spec_name, "vocab": vocab.fingerprint}
         save_tensors(state.model.state_dict(), partial / "model.safetensors", metadata)
         if spec:
             weights = {layer: table.weight.cpu().numpy() for layer, table in state.tables.items()}

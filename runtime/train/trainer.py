@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
+from hashing.spec import HashSpec
 from hashing.text.corpus import Corpus
-from hashing.vocab import CanonicalVocab
 from runtime.config import Recipe, RunConfig
 from runtime.device import autocast, default_device
 from runtime.lookup import Addressing, Lookup
@@ -78,15 +78,14 @@ class Trainer:
         self.batches = Batches(tokens.ids("train"), self.recipe.batch, self.recipe.length, self.recipe.seed)
         torch.manual_seed(self.recipe.seed)
         model = LanguageModel(config.model).to(self.device)
-        tables = {layer: self._table(layer) for layer in config.spec.layers} if config.spec else {}
-        self.state = State(model, adamw(model, self.recipe), tables)
+        self.state = State(model, adamw(model, self.recipe), self._tables(config.spec) if config.spec else {})
         self.last_validation: Validation | None = None
         self._trained_tokens, self._trained_sec = 0, 0.0
 
-    def _table(self, layer: int) -> RowTable:
-        assert self.config.spec
-        rows, seed = self.config.spec.rows(layer), self.recipe.seed + layer
-        return RowTable.create(rows, self.config.head_dim, self.recipe.row_std, seed, self.device)
+    def _tables(self, spec: HashSpec) -> dict[int, RowTable]:
+        """New tables of every layer, each from a seed of its own."""
+        shape, seed = (self.config.head_dim, self.recipe.row_std), self.recipe.seed
+        return {layer: RowTable.create(spec.rows(layer), *shape, seed + layer, self.device) for layer in spec.layers}
 
     @classmethod
     def start(cls, run: Run, config: RunConfig, corpus: Corpus, advance: Callable[[int], None] = lambda _: None) -> "Trainer":
@@ -118,6 +117,7 @@ class Trainer:
             recipe = replace(config.recipe, **changes)
             trainer = cls(run, replace(config, recipe=recipe), Tokens.open(run.train_folder / "tokens"))
             if found := checkpoints(run.train_folder):
+                run.check_fingerprint(found[-1].vocab() or vocab.fingerprint, vocab)
                 load_checkpoint(found[-1], trainer.state)
                 publish(run)
             if changes:

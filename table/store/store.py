@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
+from hashing.base.path_argument import check_path
 from hashing.named_specs import NO_VOCAB
 from hashing.spec import HashSpec
 from table.encodings.encoding import ENCODINGS, Encoding, Records
@@ -38,6 +39,7 @@ class TableStore:
 
     @classmethod
     def open(cls, path: Path) -> "TableStore":
+        check_path(path, "TableStore.open")
         manifest = read_manifest(path)
         for folder, expected in manifest.nodes():
             file = path / folder / "zarr.json"
