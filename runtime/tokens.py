@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
 from hashing.base.json_object import read_json
-from hashing.text.corpus import Corpus, Document, Side
+from hashing.text.corpus import Corpus, Document
+from hashing.text.sides import Side
 from hashing.text.tokenizer import encode_documents
 
 VALIDATION_TOKENS = 1 << 16
