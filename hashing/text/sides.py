@@ -8,8 +8,9 @@ With fewer than `ENOUGH_DOCUMENTS` that would leave too much to chance, or nothi
 at line ends into pieces, which are hashed in their place.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Literal
 
@@ -31,15 +32,17 @@ class Division:
     """How a corpus falls into sides."""
 
     validation_below: int  # position
-    piece_chars: int = 0  # at most in a piece of a document; 0 leaves documents whole
+    piece_chars: int = 0  # of a piece of a document, the last of which may have half as many again; 0 leaves documents whole
+    moved: int | None = None  # the position that changes sides, where all were on one
 
     def side(self, text: str) -> Side:
-        return "validation" if position(text) < self.validation_below else "train"
+        at = position(text)
+        return "validation" if (at < self.validation_below) != (at == self.moved) else "train"
 
     def pieces(self, text: str) -> Iterator[str]:
         """The text in order, cut after the last line end that fits in a piece, else after the last space, else anywhere."""
         first = 0
-        while self.piece_chars and len(text) - first > self.piece_chars:
+        while self.piece_chars and len(text) - first > self.piece_chars * 3 // 2:
             most = first + self.piece_chars
             cut = (text.rfind("\n", first, most) + 1) or (text.rfind(" ", first, most) + 1) or most
             yield text[first:cut]
@@ -50,7 +53,7 @@ class Division:
 def divide(texts: Callable[[], Iterator[str]], validation_share: float) -> Division:
     """The division of the texts, which are gone through up to `ENOUGH_DOCUMENTS`, and once more where there are fewer.
 
-    Fewer come out with a piece on either side, unless there is only one, or only one that is repeated.
+    Of fewer, unless all their pieces are alike, some come out on either side: where all fell on one, the rarest are moved.
     """
     count = chars = 0
     below = round(validation_share * 2**POSITION_BITS)
@@ -58,11 +61,13 @@ def divide(texts: Callable[[], Iterator[str]], validation_share: float) -> Divis
         count, chars = count + 1, chars + len(text)
         if count == ENOUGH_DOCUMENTS:
             return Division(below)
-    split = Division(below, min(max(chars // ENOUGH_DOCUMENTS, MIN_PIECE_CHARS), MAX_PIECE_CHARS))
-    least, most = 2**POSITION_BITS, -1
-    for text in texts():
-        for piece in split.pieces(text):
-            least, most = min(least, at := position(piece)), max(most, at)
-            if least < below <= most:
-                return split
-    return Division(min(max(below, least + 1), most), split.piece_chars)
+    division = Division(below, min(max(chars // ENOUGH_DOCUMENTS, MIN_PIECE_CHARS), MAX_PIECE_CHARS))
+    found: Counter[int] = Counter()
+    sides = set()
+    for piece in (piece for text in texts() for piece in division.pieces(text)):
+        found[at := position(piece)] += 1
+        sides.add(at < below)
+        if len(sides) == 2:
+            return division
+    rarest = min(found, key=lambda at: (found[at], at))
+    return replace(division, moved=rarest if len(found) > 1 else None)

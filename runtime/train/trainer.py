@@ -69,8 +69,9 @@ class Trainer:
         fresh = run.folder / "train.new"
         remove(fresh)
         try:
-            tokens = encode_corpus(fresh / "tokens", corpus, run.tokenizer(), advance)
-            trainer = cls(run, config, run.vocab(), tokens)
+            vocab = run.vocab()
+            tokens = encode_corpus(fresh / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, advance)
+            trainer = cls(run, config, vocab, tokens)
         except BaseException:
             remove(fresh)
             raise
