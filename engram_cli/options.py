@@ -58,7 +58,7 @@ def named_spec_over(name: str, vocab: "CanonicalVocab") -> "HashSpec":
 def checked_text(text: str) -> str:
     """Raises UsageError for bytes on the command line that are no text."""
     from hashing.base.errors import UsageError
-    from hashing.text.corpus import SURROGATE
+    from hashing.text.text_file import SURROGATE
 
     if SURROGATE.search(text):
         raise UsageError(f"{text!r} is no text in this terminal's encoding")

@@ -53,6 +53,10 @@ class Run:
         return self.folder / "tables.zarr"
 
     @property
+    def corpus_path(self) -> Path:
+        return self.folder / "corpus.json"
+
+    @property
     def train_folder(self) -> Path:
         return self.folder / "train"
 

@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
 from hashing.base.json_object import read_json
-from hashing.text.corpus import Corpus, Document, Side
+from hashing.text.corpus import Corpus, Document
+from hashing.text.sides import Side
 from hashing.text.tokenizer import encode_documents
 
 VALIDATION_TOKENS = 1 << 16
@@ -53,7 +54,7 @@ class Tokens:
         return np.memmap(self.folder / f"{side}.bin", "<i4", mode="r")
 
 
-def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, advance: Callable[[int], None]) -> Tokens:
+def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, end_id: int, advance: Callable[[int], None]) -> Tokens:
     """Encodes a corpus into `folder`, in memory that does not grow with it; `advance` hears of every document.
 
     Validation keeps its first VALIDATION_TOKENS or so. Raises EngramError when either side comes out empty.
@@ -64,7 +65,7 @@ def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, advance: C
         text_bytes = dict(counts)
         with (partial / "train.bin").open("wb") as train, (partial / "validation.bin").open("wb") as validation:
             files: dict[Side, IO[bytes]] = {"train": train, "validation": validation}
-            for document, ids in _encoded(corpus, tokenizer):
+            for document, ids in _encoded(corpus, tokenizer, end_id):
                 advance(1)
                 side = document.side
                 if side == "train" or counts[side] < VALIDATION_TOKENS:
@@ -81,7 +82,7 @@ def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, advance: C
     return Tokens.open(folder)
 
 
-def _encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:
+def _encoded(corpus: Corpus, tokenizer: Tokenizer, end_id: int) -> Iterator[tuple[Document, list[int]]]:
     waiting: list[Document] = []
 
     def texts() -> Iterator[str]:
@@ -89,5 +90,5 @@ def _encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[Document, l
             waiting.append(document)
             yield document.text
 
-    for ids in encode_documents(tokenizer, texts()):
+    for ids in encode_documents(tokenizer, end_id, texts()):
         yield waiting.pop(0), ids

@@ -67,8 +67,8 @@ class Counting:
                     bar.advance(task, piece.token_ids.nbytes)
                     yield piece
             if texts or not arrays:
-                tokenizer = self.run.tokenizer()
-                yield from shard.of_pieces(text_pieces(source, tokenizer, lambda size: bar.advance(task, size)))
+                tokenizer, end_id = self.run.tokenizer(), self.run.vocab().end_of_text_id
+                yield from shard.of_pieces(text_pieces(source, tokenizer, end_id, lambda size: bar.advance(task, size)))
 
     def _shard(self) -> "Shard":
         from hashing.base.errors import UsageError

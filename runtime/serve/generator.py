@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from hashing.text.tokenizer import end_of_text_id
 from runtime.device import default_device
 from runtime.lookup import Lookup
 from runtime.model.language_model import LanguageModel
@@ -36,7 +35,7 @@ class Generator:
         check_placement(placement)
         tokenizer = run.tokenizer()
         trained = TrainedRun.load(run, default_device())
-        generator = cls(trained.model, tokenizer, trained.lookup(placement), end_of_text_id(tokenizer))
+        generator = cls(trained.model, tokenizer, trained.lookup(placement), trained.vocab.end_of_text_id)
         choose_threads(lambda: generator.sequence().feed([generator.end_id]))
         return generator
 

@@ -97,7 +97,7 @@ class Trainer:
             unless_started.enter_context(WriterLock(run.folder))
             with replacing(run.folder) as fresh:
                 train, vocab = fresh / "train", run.vocab()
-                tokens = encode_corpus(train / "tokens", corpus, run.tokenizer(), vocab.eos_token_id, advance)
+                tokens = encode_corpus(train / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, advance)
                 trainer = cls(run, config, tokens)
                 link(save_checkpoint(train, trainer.state, config.spec, vocab, None), fresh)
                 corpus.save(fresh / "corpus.json")
@@ -218,7 +218,7 @@ class Trainer:
         prompt = self.tokenizer.encode(self.recipe.sample_prompt, add_special_tokens=False).ids
         if not self.recipe.sample_tokens:
             return None
-        sequence, following, ids = Sequence(self.state.model, self.lookup()), prompt or [self.vocab.eos_token_id], list(prompt)
+        sequence, following, ids = Sequence(self.state.model, self.lookup()), prompt or [self.vocab.end_of_text_id], list(prompt)
         for _ in range(self.recipe.sample_tokens):
             following = [int(sequence.feed(following).argmax())]
             ids += following
