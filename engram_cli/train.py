@@ -58,7 +58,7 @@ def train(
         _watch(trainer, stop)
     if trainer.state.step < trainer.recipe.steps:
         note(f"stopped and saved at step {trainer.state.step} of {trainer.recipe.steps}")
-        note("hint: engram train --resume goes on from there")
+        note(f"hint: {Run(run).command('train --resume')} goes on from there")
         raise typer.Exit(130)
     _conclude(trainer.state.step, trainer.validate(), trainer.validate(memory=False), run, json)
 
@@ -72,7 +72,7 @@ def _start(target: "Run", corpus: "Corpus", force: bool, name: str, steps: int |
 
     config = preset(name, target.vocab(), fast_precision(default_device()), steps, seed)
     if target.config_path.exists() and not force:
-        hint = "--resume goes on with it, --force starts again, --run names another place"
+        hint = f"{target.command('train --resume')} goes on with it, --force starts again, --run names another place"
         raise EngramError(f"the run {target.folder} already has a training", hint)
     with progress("documents") as bar:
         reading = bar.add_task("encoding the corpus", total=None)

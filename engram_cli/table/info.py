@@ -26,7 +26,10 @@ def info(
     from runtime.run import Run
     from table.store.store import TableStore
 
-    print_store(TableStore.open(path or Run(run).tables_path), json, resident)
+    if path is None:
+        path = Run(run).tables_path
+        Run(run).require(path, "train")
+    print_store(TableStore.open(path), json, resident)
 
 
 def print_store(store: "TableStore", json: bool, resident: bool = False) -> None:
