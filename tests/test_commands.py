@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ def test_no_help_loads_torch_numba_or_zarr() -> None:
         ("trian", "no such command 'trian'; did you mean 'train'[?]", ""),
         ("table imprt x", "no such command 'imprt'; did you mean 'import'[?]", "table "),
         ("inspect xyz", "no such command 'xyz'", "inspect "),
-        ("--version", "no such option: --version", ""),
+        ("--colour", "no such option: --colour", ""),
+        ("stats repotr", 'no command and no file is called "repotr"; did you mean report[?]', "stats "),
+        ("stats novel", 'no command and no file is called "novel"', "stats "),
         ("train --stepz 3", "no such option: --stepz .*--steps.*", "train "),
         ("hash", "missing argument 'text'", "hash "),
         ("table convert a.zarr --out b.zarr", "missing option '--encoding'", "table convert "),
@@ -119,6 +122,17 @@ def test_a_group_alone_shows_its_help(group: Words) -> None:
     done = engram(*group)
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout.strip() == engram(*group, "--help").stdout.strip()
+
+
+@pytest.mark.parametrize("words", [(), ("stats",), *COMMANDS], ids=" ".join)
+def test_h_is_help(words: Words) -> None:
+    done = engram(*words, "-h")
+    assert (done.returncode, done.stdout) == (0, engram(*words, "--help").stdout)
+
+
+def test_version_is_that_of_the_package() -> None:
+    done = engram("--version")
+    assert (done.returncode, done.stdout) == (0, f"engram {version('engram-tables')}\n")
 
 
 def test_our_own_usage_errors_look_the_same(tmp_path: Path) -> None:
