@@ -72,6 +72,12 @@ class JsonObject:
             raise self.refusal(name, value, f"a text of the form {form}")
         return value
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        for item in self._list(name):
+            if not isinstance(item, str):
+                raise self.refusal(name, item, "a list of texts")
+        return tuple(self._list(name))
+
     def child(self, name: str) -> "JsonObject":
         value = self.value(name)
         if not isinstance(value, dict):

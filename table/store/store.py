@@ -153,7 +153,7 @@ class TableStore:
         rows = f"rows {first:,} to {min(last, self.spec.rows(layer) - 1):,}"
         return EngramError(
             f"{self.path}: layer {layer}, shard {shard}: {rows} are damaged: the checksum is {found:08x}, expected {kept:08x}",
-            hint=f"engram table verify {quote(str(self.path))} --full lists all damage; make them again from their source",
+            hint=f"engram table verify --full {quote(str(self.path))} lists all damage; make them again from their source",
         )
 
     def shard(self, layer: int, shard: int) -> Path:
