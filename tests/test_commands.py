@@ -10,6 +10,7 @@ import pytest
 from typer.main import get_command
 
 from engram_cli.main import app
+from runtime.run import Run
 from tests.commands import ROOT, engram, refused
 from tests.modules import loaded_by
 
@@ -23,6 +24,15 @@ for command in {commands}:
         main([*command, "--help"])
     except SystemExit as ended:
         assert not ended.code
+"""
+
+CALL = """
+from engram_cli.main import main
+
+try:
+    main({command})
+except SystemExit as ended:
+    assert not ended.code
 """
 
 
@@ -137,3 +147,9 @@ def test_version_is_that_of_the_package() -> None:
 
 def test_our_own_usage_errors_look_the_same(tmp_path: Path) -> None:
     refused(engram("plan", "--spec", "none", cwd=tmp_path), 2, '^error: no spec is called "none"\nhint: the names are')
+
+
+def test_table_info_loads_nothing_compiled(trained_run: Run) -> None:
+    call = ["table", "info", "--run", str(trained_run.folder)]
+    loaded = loaded_by(CALL.format(command=call))
+    assert loaded & {"torch", "numba", "zarr", "pyarrow", "tokenizers", "fastapi", "matplotlib"} == set()

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
-from hashing.named_specs import NO_VOCAB
-from hashing.spec import HashSpec
+from hashing.spec import NO_VOCAB, HashSpec
 from table.encodings.encoding import ENCODINGS, Encoding, Records
 from table.store.checksum import BLOCK_BYTES, block_checksums, crc_text
 from table.store.gather import Table
