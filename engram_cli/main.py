@@ -4,7 +4,7 @@ import errno
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +18,8 @@ from engram_cli.table import group as table
 from engram_cli.wrong_call import ParseError, help_was_shown, usage_error
 from hashing.base.errors import EngramError, UsageError
 
+PACKAGE = "engram-tables"
+
 
 class Commands(TyperGroup):
     def invoke(self, context: Any) -> Any:
@@ -30,10 +32,32 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="Conditional memory for language models: address, store, train, serve and inspect Engram tables.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(f"engram {version(PACKAGE)}")
+    except PackageNotFoundError as e:
+        raise EngramError(f"{PACKAGE} is not installed, so its version is not known", hint="pip install . installs it") from e
+    raise typer.Exit
+
+
+@app.callback()
+def engram(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Conditional memory for language models: address, store, train, serve and inspect Engram tables."""
+
+
 app.command("build-vocab")(build_vocab.build_vocab)
 app.command("hash")(hash.hash_text)
 app.command("config")(config.config)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from runtime.run import DEFAULT_RUN as DEFAULT_RUN  # commands have it from here, beside the option
+
 if TYPE_CHECKING:
     from hashing.spec import HashSpec
     from hashing.vocab import CanonicalVocab
@@ -93,6 +95,3 @@ def chosen_placement(placement: PlacementChoice | None, offload: bool) -> "Place
     if placement is not None:
         return placement.value
     return offloaded(default_device()) if offload else "device"
-
-
-DEFAULT_RUN = Path("runs/default")

@@ -11,11 +11,10 @@ import numpy as np
 
 from hashing.base.errors import EngramError, UsageError
 from hashing.rule import IDENTITY
-from hashing.spec import HashSpec, Seeding, assign_primes, seeded_multipliers
+from hashing.spec import NO_VOCAB, HashSpec, Seeding, assign_primes, seeded_multipliers
 from hashing.vocab import CanonicalVocab
 
 UNPUBLISHED_IDS = 8192
-NO_VOCAB = "none"  # the fingerprint of no vocabulary
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from hashing.base.json_object import read_json
 from hashing.text.corpus import Corpus, Document
 from hashing.text.sides import Side
 from hashing.text.tokenizer import encode_documents
+from runtime.run import Run
 
 VALIDATION_TOKENS = 1 << 16
 MAX_BYTES = 1 << 16  # of tokens.json, which holds four numbers
@@ -38,7 +39,7 @@ class Tokens:
     def open(cls, folder: Path) -> "Tokens":
         path = folder / "tokens.json"
         if not path.exists():
-            raise EngramError(f"no encoded corpus in {folder}", hint="first run: engram train")
+            raise EngramError(f"no encoded corpus in {folder}", hint=f"first run: {Run(folder.parent.parent).command('train')}")
         content = read_json(path, MAX_BYTES)
         counts, text_bytes = content.child("counts"), content.child("text_bytes")
         tokens = cls(
