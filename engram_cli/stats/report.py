@@ -48,7 +48,7 @@ def report(
     from runtime.run import Run
 
     if plot:
-        from engram_cli.stats.plots import check_format
+        from engram_cli.pictures import check_format
 
         check_format(plot)
     sizes = _bases(base, plot is not None)
