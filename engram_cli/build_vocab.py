@@ -10,6 +10,7 @@ from engram_cli.options import DEFAULT_RUN, CorpusPaths, Force, Json, RunDir, Te
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from hashing.text.corpus import Corpus
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
 
@@ -44,6 +45,7 @@ def build_vocab(
     """
     from hashing.base.errors import UsageError
     from hashing.rule import load_rule
+    from hashing.text.corpus import Corpus
     from hashing.text.tokenizer import load_tokenizer
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
@@ -55,9 +57,10 @@ def build_vocab(
     _refuse_loss(target, force, discard_training)
     if tokenizer and corpus:
         raise UsageError("a tokenizer and a corpus are both given; a corpus is for training one", hint="leave one out")
-    model = load_tokenizer(tokenizer) if tokenizer else _trained(tuple(corpus or ()), text_key, text_column, size)
+    source = None if tokenizer else Corpus(tuple(corpus or ()), text_key or "text", text_column or "text")
+    model = _trained(source, size) if source else load_tokenizer(tokenizer)
     vocab = CanonicalVocab.from_tokenizer(model, load_rule(rule))
-    _save(target, model, vocab)
+    _save(target, model, vocab, source)
     _report(target, vocab, show, against, json)
 
 
@@ -85,12 +88,10 @@ def _save(target: "Run", tokenizer: "Tokenizer", vocab: "CanonicalVocab", corpus
             corpus.save(fresh / "corpus.json")
 
 
-def _trained(paths: tuple[Path, ...], text_key: str, text_column: str, size: int) -> "Tokenizer":
+def _trained(corpus: "Corpus", size: int) -> "Tokenizer":
     from engram_cli.output import note, progress
-    from hashing.text.corpus import Corpus
     from hashing.text.tokenizer import train_tokenizer
 
-    corpus = Corpus(paths, text_key, text_column)
     note(f"training a byte-level BPE of {size:,} tokens on {', '.join(map(str, corpus.roots))}")
     with progress("documents") as bar:
         texts = (d.text for d in bar.track(corpus.documents(), description="reading") if d.side == "train")

@@ -44,9 +44,9 @@ def train(
     until_loss: UntilLoss = None,
     seed: Seed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
-    text_key: TextKey = None,
-    text_column: TextColumn = None,
-    encoding: Encoding = None,
+    text_key: TextKey = "",
+    text_column: TextColumn = "",
+    encoding: Encoding = "",
     validation: ValidationPaths = None,
     validation_share: ValidationShare = None,
     run: RunDir = DEFAULT_RUN,
@@ -117,7 +117,8 @@ def _refuse_second(target: "Run", force: bool) -> None:
 
 
 def _started(target: "Run", config: "RunConfig", corpus: "Corpus") -> "Trainer":
-    from engram_cli.output import note_reading, progress
+    from engram_cli.options import note_reading
+    from engram_cli.output import progress
     from runtime.train.trainer import Trainer
 
     with progress("documents") as bar:
