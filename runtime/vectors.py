@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 LayerRows = Mapping[int, NDArray[np.signedinteger]]
 """Layer → row numbers (B, T, columns)."""
 
-Vectors = Callable[[int], "Tensor"]
-"""Gives the vectors (B, T, E) of a layer, waiting for them if need be."""
+Vectors = Callable[[int], "Tensor | None"]
+"""Gives the vectors (B, T, E) of a layer, waiting for them if need be; None leaves that layer's memory out."""
