@@ -1,14 +1,21 @@
 """A run's corpus as token ids on disk.
 
-`train/tokens/` holds `train.bin` and `validation.bin`, little-endian int32 token ids of all documents end to end, and
-`tokens.json`, written last, with their lengths and bytes of text.
+`train/tokens/` holds for each side, `train` and `validation`,
+
+    <side>.bin            little-endian int32 token ids of all documents end to end, an end-of-text token last in each
+    <side>.documents.bin  little-endian int64, where each document ends: the position after its end-of-text token
+
+and `tokens.json`, written last: `format` (2), and of each side `counts` (tokens), `documents`, and `text_bytes`, the UTF-8
+bytes of the text that the tokens stand for. Format 1, which has no `format`, lacks what is said of documents, and its
+validation side is the beginning of the corpus's; such folders are read as they are.
 """
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +23,14 @@ from tokenizers import Tokenizer
 
 from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
-from hashing.base.json_object import read_json
+from hashing.base.json_object import JsonObject, read_json
 from hashing.text.corpus import Corpus, Document
 from hashing.text.sides import Side
 from hashing.text.tokenizer import encode_documents
 from runtime.run import Run
 
-VALIDATION_TOKENS = 1 << 16
-MAX_BYTES = 1 << 16  # of tokens.json, which holds four numbers
+FORMAT = 2
+MAX_BYTES = 1 << 16  # of tokens.json, which holds a few numbers
 SIDES: tuple[Side, ...] = get_args(Side)
 
 
@@ -34,6 +41,7 @@ class Tokens:
     folder: Path
     counts: dict[Side, int]
     text_bytes: dict[Side, int]  # UTF-8 bytes of the text that the tokens stand for
+    documents: dict[Side, int] | None  # how many; None where that was not kept
 
     @classmethod
     def open(cls, folder: Path) -> "Tokens":
@@ -41,45 +49,82 @@ class Tokens:
         if not path.exists():
             raise EngramError(f"no encoded corpus in {folder}", hint=f"first run: {Run(folder.parent.parent).command('train')}")
         content = read_json(path, MAX_BYTES)
-        counts, text_bytes = content.child("counts"), content.child("text_bytes")
-        tokens = cls(
-            folder, {side: counts.integer(side, least=1) for side in SIDES}, {side: text_bytes.integer(side) for side in SIDES}
-        )
-        for side, count in tokens.counts.items():
-            if (found := (folder / f"{side}.bin").stat().st_size) != 4 * count:
-                raise EngramError(f"{folder / f'{side}.bin'} has {found:,} bytes, expected {4 * count:,}")
+        documents = _counts(content.child("documents")) if _format(content, path) == FORMAT else None
+        tokens = cls(folder, _counts(content.child("counts")), _counts(content.child("text_bytes")), documents)
+        for side in SIDES:
+            _check_size(folder / f"{side}.bin", 4 * tokens.counts[side])
+            if documents:
+                _check_size(folder / f"{side}.documents.bin", 8 * documents[side])
         return tokens
 
     def ids(self, side: Side) -> NDArray[np.int32]:
         """The token ids (tokens,) of one side, mapped and not read."""
         return np.memmap(self.folder / f"{side}.bin", "<i4", mode="r")
 
+    def document_ends(self, side: Side) -> NDArray[np.int64] | None:
+        """(documents,) The position after each document of a side, ascending and mapped; None where that was not kept.
+
+        Raises EngramError where the last document does not end where the tokens do.
+        """
+        if self.documents is None:
+            return None
+        path = self.folder / f"{side}.documents.bin"
+        ends: NDArray[np.int64] = np.memmap(path, "<i8", mode="r")
+        if (last := int(ends[-1])) != self.counts[side]:
+            raise EngramError(f"{path} ends at token {last:,}, expected {self.counts[side]:,}")
+        return ends
+
+    def per_byte(self, side: Side) -> float:
+        """Tokens per byte of text."""
+        return self.counts[side] / self.text_bytes[side]
+
+
+def _format(content: JsonObject, path: Path) -> int:
+    found = content.integer("format") if "format" in content.members else 1
+    if found not in (1, FORMAT):
+        raise EngramError(f"{path} is of format {found}; this version reads formats 1 and {FORMAT}")
+    return found
+
+
+def _counts(content: JsonObject) -> dict[Side, int]:
+    return {side: content.integer(side, least=1) for side in SIDES}
+
+
+def _check_size(path: Path, expected: int) -> None:
+    found = path.stat().st_size if path.is_file() else 0
+    if found != expected:
+        raise EngramError(f"{path} has {found:,} bytes, expected {expected:,}")
+
 
 def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, end_id: int, advance: Callable[[int], None]) -> Tokens:
     """Encodes a corpus into `folder`, in memory that does not grow with it; `advance` hears of every document.
 
-    Validation keeps its first VALIDATION_TOKENS or so. Raises EngramError when either side comes out empty.
+    Raises EngramError when either side comes out empty.
     """
     with atomic_path(folder) as partial:
         partial.mkdir()
-        counts: dict[Side, int] = {"train": 0, "validation": 0}
-        text_bytes = dict(counts)
-        with (partial / "train.bin").open("wb") as train, (partial / "validation.bin").open("wb") as validation:
-            files: dict[Side, IO[bytes]] = {"train": train, "validation": validation}
+        counts, documents, text_bytes = (dict.fromkeys(SIDES, 0) for _ in range(3))
+        with ExitStack() as opened:
+            ids_of, ends_of = (
+                {side: opened.enter_context((partial / f"{side}{ending}").open("wb")) for side in SIDES}
+                for ending in (".bin", ".documents.bin")
+            )
             for document, ids in _encoded(corpus, tokenizer, end_id):
                 advance(1)
                 side = document.side
-                if side == "train" or counts[side] < VALIDATION_TOKENS:
-                    files[side].write(np.array(ids, "<i4").tobytes())
-                    counts[side] += len(ids)
-                    text_bytes[side] += len(document.text.encode("utf-8", "surrogatepass"))
+                counts[side] += len(ids)
+                documents[side] += 1
+                text_bytes[side] += len(document.text.encode("utf-8", "surrogatepass"))
+                ids_of[side].write(np.array(ids, "<i4").tobytes())
+                ends_of[side].write(np.int64(counts[side]).astype("<i8").tobytes())
         for side, count in counts.items():
-            if count == 0:
+            if count < 2:
                 raise EngramError(
                     f"no document of the corpus falls on the {side} side",
                     hint="one document in 32 is kept for validation, by a hash of its text: give more documents",
                 )
-        (partial / "tokens.json").write_text(json.dumps({"counts": counts, "text_bytes": text_bytes}, sort_keys=True))
+        content = {"format": FORMAT, "counts": counts, "documents": documents, "text_bytes": text_bytes}
+        (partial / "tokens.json").write_text(json.dumps(content, sort_keys=True))
     return Tokens.open(folder)
 
 

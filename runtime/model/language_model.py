@@ -16,7 +16,8 @@ from runtime.model.config import ModelConfig
 from runtime.model.norm import RMSNorm
 from runtime.vectors import Vectors
 
-LOSS_POSITIONS = 256
+LOSS_POSITIONS = 256  # whose logits are made at a time
+LOSS_LOGITS = 1 << 22  # at most so many numbers of them: the memory of larger tensors is given back and paged in each time
 # Of the memory's projection. Rows start small; at this gain their first steps already count (docs/log.md).
 MEMORY_GAIN = 2.0
 
@@ -74,13 +75,16 @@ class LanguageModel(nn.Module):
         return self.head(self(token_ids, vectors))  # type: ignore[no-any-return]
 
     def loss(self, token_ids: Tensor, targets: Tensor, vectors: Vectors | None) -> Tensor:
-        """Mean cross-entropy in nats per token of targets (B, T).
+        """Mean cross-entropy in nats per token of targets (B, T)."""
+        return torch.stack(self._losses(token_ids, targets, vectors, "sum")).sum() / targets.numel()
 
-        Logits are made for a few positions at a time: those of a whole batch would be the largest tensor of a step by far.
-        """
-        hidden = torch.split(self(token_ids, vectors).flatten(0, 1), LOSS_POSITIONS)
-        parts = [
-            functional.cross_entropy(self.head(h).float(), t, reduction="sum")
-            for h, t in zip(hidden, torch.split(targets.flatten(), LOSS_POSITIONS), strict=True)
-        ]
-        return torch.stack(parts).sum() / targets.numel()
+    def token_losses(self, token_ids: Tensor, targets: Tensor, vectors: Vectors | None) -> Tensor:
+        """(B, T) Cross-entropy in nats of each of the targets (B, T), as float32."""
+        return torch.cat(self._losses(token_ids, targets, vectors, "none")).view_as(targets)
+
+    def _losses(self, token_ids: Tensor, targets: Tensor, vectors: Vectors | None, reduction: str) -> list[Tensor]:
+        """Cross-entropies of a few positions at a time: the logits of a whole batch would be by far its largest tensor."""
+        together = max(1, min(LOSS_POSITIONS, LOSS_LOGITS // self.config.vocab_size))
+        hidden = torch.split(self(token_ids, vectors).flatten(0, 1), together)
+        pieces = zip(hidden, torch.split(targets.flatten(), together), strict=True)
+        return [functional.cross_entropy(self.head(h).float(), t, reduction=reduction) for h, t in pieces]
