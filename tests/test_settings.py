@@ -368,3 +368,12 @@ def test_a_configuration_without_memory_is_saved_and_loaded(tmp_path: Path, gold
     config = replace(golden, spec=None, model=replace(golden.model, memory=None), recipe=recipe)
     config.save(tmp_path / "config.json")
     assert RunConfig.load(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    "call", [{"spec": "deepseek-v4.1", "sets": ["model.blocks=15"]}, {"sets": ["memory.rows_per_head=1000000000"]}]
+)
+def test_tables_beyond_the_machines_memory_are_refused(call: dict[str, Any]) -> None:
+    with pytest.raises(EngramError, match=r"rows of .* take .* [GT]iB in training, of") as refused:
+        chosen_config(VOCAB, **call)
+    assert "memory.rows_per_head" in refused.value.hint
