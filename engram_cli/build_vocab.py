@@ -10,6 +10,7 @@ from engram_cli.options import DEFAULT_RUN, CorpusPaths, Force, Json, RunDir, Te
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from hashing.text.corpus import Corpus
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
 
@@ -27,6 +28,9 @@ def build_vocab(
     against: Annotated[Path | None, typer.Option(help="Another vocab.parquet, to say what is different.")] = None,
     run: RunDir = DEFAULT_RUN,
     force: Force = False,
+    discard_training: Annotated[
+        bool, typer.Option("--discard-training", help="With --force: replace a trained run's vocabulary, and lose its model.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Build the run's canonical vocabulary: tokens that read alike share an id.
@@ -39,9 +43,9 @@ def build_vocab(
 
     Example: engram build-vocab --show Apple
     """
-    from hashing.base.atomic import refuse_overwrite
     from hashing.base.errors import UsageError
     from hashing.rule import load_rule
+    from hashing.text.corpus import Corpus
     from hashing.text.tokenizer import load_tokenizer
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
@@ -50,37 +54,44 @@ def build_vocab(
     if (show or against) and target.vocab_path.exists() and not (tokenizer or corpus or force):
         _look(target, target.vocab(), show, against, json)
         return
-    refuse_overwrite(target.vocab_path, force)
+    _refuse_loss(target, force, discard_training)
     if tokenizer and corpus:
         raise UsageError("a tokenizer and a corpus are both given; a corpus is for training one", hint="leave one out")
-    model = load_tokenizer(tokenizer) if tokenizer else _trained(tuple(corpus or ()), text_key, text_column, size)
+    source = None if tokenizer else Corpus(tuple(corpus or ()), text_key or "text", text_column or "text")
+    model = _trained(source, size) if source else load_tokenizer(tokenizer)
     vocab = CanonicalVocab.from_tokenizer(model, load_rule(rule))
-    _save(target, model, vocab)
+    _save(target, model, vocab, source)
     _report(target, vocab, show, against, json)
 
 
-def _save(target: "Run", tokenizer: "Tokenizer", vocab: "CanonicalVocab") -> None:
-    """Both are written beside before either is replaced: a full drive costs nothing, a kill at most the vocabulary."""
-    from hashing.base.atomic import atomic_path, remove
+def _refuse_loss(target: "Run", force: bool, discard_training: bool) -> None:
+    """Raises EngramError where something would be replaced that the options do not name."""
+    from hashing.base.atomic import refuse_overwrite
+    from hashing.base.errors import EngramError
 
-    with atomic_path(target.tokenizer_path) as partial:
-        partial.write_text(tokenizer.to_str(), encoding="utf-8")
-        new = target.vocab_path.with_suffix(".new.parquet")
-        try:
-            vocab.save(new)
-            remove(target.vocab_path)  # never beside a tokenizer that is not its own
-        except BaseException:
-            remove(new)
-            raise
-    new.replace(target.vocab_path)
+    refuse_overwrite(target.vocab_path, force)
+    if target.config_path.exists() and not discard_training:
+        raise EngramError(
+            f"the model in {target.folder} needs the vocabulary that it was trained with, and would be lost with it",
+            hint="--force --discard-training replaces both, --run names another place",
+        )
 
 
-def _trained(paths: tuple[Path, ...], text_key: str, text_column: str, size: int) -> "Tokenizer":
+def _save(target: "Run", tokenizer: "Tokenizer", vocab: "CanonicalVocab", corpus: "Corpus | None") -> None:
+    """The vocabulary, its tokenizer and what that was trained on take their places together; a training of the old one goes."""
+    from runtime.replacement import WriterLock, replacing
+
+    with WriterLock(target.folder), replacing(target.folder) as fresh:
+        (fresh / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+        vocab.save(fresh / "vocab.parquet")
+        if corpus:
+            corpus.save(fresh / "corpus.json")
+
+
+def _trained(corpus: "Corpus", size: int) -> "Tokenizer":
     from engram_cli.output import note, progress
-    from hashing.text.corpus import Corpus
     from hashing.text.tokenizer import train_tokenizer
 
-    corpus = Corpus(paths, text_key, text_column)
     note(f"training a byte-level BPE of {size:,} tokens on {', '.join(map(str, corpus.roots))}")
     with progress("documents") as bar:
         texts = (d.text for d in bar.track(corpus.documents(), description="reading") if d.side == "train")

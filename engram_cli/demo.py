@@ -1,11 +1,17 @@
-"""`engram demo`: the whole loop on this machine, each step by the command that a person would type."""
+"""`engram demo`: the whole loop on this machine, each step by the command that a person would type.
 
+`demo.json` in the run says that the demo made it, and keeps what each finished training said, so that an interrupted demo goes
+on where it was. A demo that replaces another is made in a folder of its own first, and takes its place when it is complete.
+"""
+
+import hashlib
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.request import Request, urlopen
@@ -15,38 +21,134 @@ import typer
 PROMPT = "def __init__(self"
 PHRASE = "def __init__"
 SAMPLE_TOKENS = 128
+MINUTES = 1.2  # of each of the two trainings
+CONTROL = "control"  # the run within the run that is trained without memory
 
 
 def demo(
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, instead of the preset's.")] = None,
-    run: Annotated[Path, typer.Option("--run", help="Where everything is put; replaced if it is there.")] = Path("runs/demo"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of each training, instead of minutes.")] = None,
+    minutes: Annotated[float, typer.Option(help="Minutes of each training: with the memory, and without it.")] = MINUTES,
+    run: Annotated[Path, typer.Option("--run", help="Where everything is put.")] = Path("runs/demo"),
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo instead of going on with it.")] = False,
 ) -> None:
-    """Build a vocabulary, train, generate, serve and look inside, then sum up.
+    """Build a vocabulary, train with memory and without, generate, serve and look inside, then sum up.
 
     Example: engram demo
 
     Example: engram demo --steps 50 --run runs/quick
     """
-    vocab = _engram("build-vocab", "--force", run=run)
-    trained = _engram("train", "--force", *(["--steps", str(steps)] if steps else []), run=run)
-    generated = {
-        place: _engram("generate", PROMPT, "--max-tokens", str(SAMPLE_TOKENS), "--placement", place, run=run)
-        for place in ("device", "disk")
-    }
-    with _served(run) as url:
-        answered = _complete(url, run.resolve().name)
-    view = _engram("inspect", "ngram", PHRASE, run=run)
-    _summarise(run, vocab, trained, generated, answered, view)
+    length = {"steps": steps} if steps else {"minutes": minutes}
+    with ExitStack() as place:
+        show = Demo.begin(place, run, length, force)
+        show.train()
+        generated, answered, view = show.use()
+    _summarise(run, show, generated, answered, view)
+
+
+@dataclass(slots=True)
+class Demo:
+    """A demo being made in a folder: what is done of it."""
+
+    folder: Path
+    length: dict[str, Any]  # of each training: steps or minutes
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)  # what the commands that train or build said, by their names
+
+    @classmethod
+    def begin(cls, place: ExitStack, run: Path, length: dict[str, Any], force: bool) -> "Demo":
+        """In the run's folder, or with --force beside what the run has, which is replaced when `place` is closed."""
+        from hashing.base.errors import EngramError
+        from runtime.replacement import WriterLock, replacing
+        from runtime.run import Run
+
+        earlier = cls._read(Run(run).folder)
+        if earlier and force:
+            place.enter_context(WriterLock(run))
+            return cls(place.enter_context(replacing(run)), length)
+        if earlier and earlier.length != length:
+            had = " ".join(f"{count:g} {unit}" for unit, count in earlier.length.items())
+            raise EngramError(f"the demo in {run} was of {had} a training", hint="--force makes another in its place")
+        return earlier or cls(run, length)
+
+    @classmethod
+    def _read(cls, folder: Path) -> "Demo | None":
+        """What an earlier demo left in the folder; None in a new one. Raises EngramError for a folder that is something else."""
+        from hashing.base.errors import EngramError
+        from hashing.base.json_object import read_json
+
+        journal = folder / "demo.json"
+        if journal.exists():
+            content = read_json(journal, 1 << 20)
+            if content.value("config_sha256") not in (None, _sha256(folder / "config.json")):
+                raise EngramError(
+                    f"the training in {folder} is not the demo's: it was trained again", hint="name another place with --run"
+                )
+            return cls(folder, dict(content.child("length").members), dict(content.child("done").members))
+        if found := sorted(path.name for path in folder.glob("*") if not path.name.startswith(".")):
+            raise EngramError(
+                f"{folder} holds {found[0]}, which engram demo did not make", hint="name another place with --run"
+            )
+        return None
+
+    def _write(self) -> None:
+        from hashing.base.atomic import write_text
+
+        digest = _sha256(self.folder / "config.json")
+        content = {"length": self.length, "done": self.done, "config_sha256": digest}
+        write_text(self.folder / "demo.json", json.dumps(content, indent=1, sort_keys=True))
+
+    def train(self) -> None:
+        """Builds the vocabulary and trains with memory and without, as far as that is not done yet."""
+        self._write()
+        control = self.folder / CONTROL
+        length = [f"--{unit}={count:g}" for unit, count in self.length.items()]
+        self._once("build-vocab", self.folder, [])
+        self._once("train", self.folder, length)
+        self._once("build-vocab", control, [str(self.folder / "tokenizer.json")])
+        self._once("train", control, ["--no-memory", *length])
+
+    def _once(self, command: str, run: Path, arguments: list[str]) -> None:
+        name = command if run == self.folder else f"{CONTROL}: {command}"
+        if name in self.done:
+            return
+        if command == "train" and (run / "config.json").exists():
+            arguments = ["--resume"]
+        elif (run / "vocab.parquet").exists():
+            arguments = [*arguments, "--force"]
+        try:
+            self.done[name] = _engram(command, *arguments, run=run)
+        finally:
+            self._write()
+
+    def use(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Generates from resident and from offloaded tables, asks a server, and looks inside."""
+        run = self.folder
+        generated = {
+            place: _engram("generate", PROMPT, "--max-tokens", str(SAMPLE_TOKENS), "--placement", place, run=run)
+            for place in ("device", "disk")
+        }
+        with _served(run) as url:
+            answered = _complete(url, run.resolve().name)
+        return generated, answered, _engram("inspect", "ngram", PHRASE, run=run)
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def _engram(*arguments: str, run: Path) -> dict[str, Any]:
-    """Runs one command in its own process and returns its JSON; what it says on the way goes to the terminal."""
+    """Runs one command in its own process and returns its JSON; what it says on the way goes to the terminal.
+
+    Ctrl-C reaches the command too, which saves what it has; only a second one ends it at once.
+    """
+    from engram_cli.interrupt import interrupt_asked
+
     shown = " ".join(f'"{a}"' if " " in a else a for a in arguments)
     print(f"\n$ engram {shown} --run {run}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "engram_cli.main", *arguments, "--run", str(run), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise typer.Exit(done.returncode)
+    with interrupt_asked() as asked:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode or asked():
+        raise typer.Exit(done.returncode or 130)
     return dict(json.loads(done.stdout))
 
 
@@ -76,45 +178,52 @@ def _complete(url: str, model: str) -> dict[str, Any]:
 
 
 def _summarise(
-    run: Path,
-    vocab: dict[str, Any],
-    trained: dict[str, Any],
-    generated: dict[str, dict[str, Any]],
-    answered: dict[str, Any],
-    view: dict[str, Any],
+    run: Path, show: Demo, generated: dict[str, dict[str, Any]], answered: dict[str, Any], view: dict[str, Any]
 ) -> None:
-    from engram_cli.output import byte_text, print_table
+    from engram_cli.output import print_table
     from hashing.base.errors import EngramError
-    from table.store.store import TableStore
 
     resident, offloaded = generated["device"], generated["disk"]
     if not resident["text"] == offloaded["text"] == answered["choices"][0]["text"]:
         raise EngramError("the text from the offloaded tables is not that from the resident ones")
-    store = TableStore.open(run / "tables.zarr")
-    layer, orders = next(iter(view["layers"].items()))
-    order, ngram = max(orders["orders"].items())
     facts = [
-        (
-            "vocabulary",
-            f"{vocab['tokens']:,} tokens → {vocab['canonical']:,} canonical ids ({vocab['reduction_percent']:.1f} % fewer)",
-        ),
-        ("tables", f"{store.total_rows:,} rows, {byte_text(store.total_bytes)}"),
-        (
-            "validation, with the memory",
-            f"{trained['validation_nats']:.4f} nats/token, {trained['bits_per_byte']:.4f} bits/byte",
-        ),
-        (
-            "validation, memory suppressed",
-            f"{trained['suppressed_nats']:.4f} nats/token, {trained['suppressed_bits_per_byte']:.4f} bits/byte",
-        ),
+        *_trained(run, show),
         ("tables resident", f"{resident['tokens_per_sec']:,.0f} tokens/s"),
         ("tables on disk", f"{offloaded['tokens_per_sec']:,.0f} tokens/s, the same text, also over HTTP"),
-        (f"{order}-gram {' · '.join(map(repr, ngram['ngram']))}", f"{ngram['corpus_count']:,} times in the corpus"),
-        (f"its rows in layer {layer}", ", ".join(f"{row:,}" for row in ngram["rows"])),
-        ("their norms", ", ".join(f"{norm:.3f}" for norm in ngram["row_norms"])),
+        *_seen(view),
         ("everything lies in", str(run)),
         ("go on with", f'engram inspect ngram "{PHRASE}" --run {run}'),
     ]
     print()
     print_table("Engram, the whole loop", ("", ""), facts, left=2)
     print(f"\nSample:\n{PROMPT}{resident['text']}")
+
+
+def _trained(run: Path, show: Demo) -> Iterator[tuple[str, str]]:
+    """What was built, and what the memory is worth: with it, without it in the same time, and taken away."""
+    from engram_cli.output import byte_text
+    from table.store.store import TableStore
+
+    store = TableStore.open(run / "tables.zarr")
+    vocab, trained, without = (show.done[name] for name in ("build-vocab", "train", f"{CONTROL}: train"))
+    percent = f"{vocab['reduction_percent']:.1f} % fewer"
+    yield "vocabulary", f"{vocab['tokens']:,} tokens → {vocab['canonical']:,} canonical ids ({percent})"
+    yield "tables", f"{store.total_rows:,} rows, {byte_text(store.total_bytes)}"
+    yield "trained with the memory", _validated(trained)
+    yield "trained without, as long", _validated(without)
+    yield "what the memory is worth", f"{without['validation_nats'] - trained['validation_nats']:.3f} nats/token"
+    yield "memory suppressed: no control", f"{trained['suppressed_nats']:.3f} nats/token"
+
+
+def _validated(trained: dict[str, Any]) -> str:
+    nats = f"{trained['validation_nats']:.3f} ± {trained['standard_error_nats']:.3f} nats/token"
+    return f"{nats}, {trained['steps']:,} steps in {trained['elapsed_sec']:.0f} s"
+
+
+def _seen(view: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The longest n-gram that ends the phrase, in the first layer."""
+    layer, orders = next(iter(view["layers"].items()))
+    order, ngram = max(orders["orders"].items())
+    yield f"{order}-gram {' · '.join(map(repr, ngram['ngram']))}", f"{ngram['corpus_count']:,} times in the training side"
+    yield f"its rows in layer {layer}", ", ".join(f"{row:,}" for row in ngram["rows"])
+    yield "their norms", ", ".join(f"{norm:.3f}" for norm in ngram["row_norms"])

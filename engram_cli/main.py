@@ -4,12 +4,12 @@ import errno
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from engram_cli import build_vocab, config, demo, generate, hash, plan, serve, train
+from engram_cli import build_vocab, config, demo, generate, hash, plan, plot, serve, train
 from engram_cli.bench import group as bench
 from engram_cli.inspect import group as inspect
 from engram_cli.interrupt import CommandInterruptedError
@@ -17,6 +17,8 @@ from engram_cli.stats import group as stats
 from engram_cli.table import group as table
 from engram_cli.wrong_call import ParseError, help_was_shown, usage_error
 from hashing.base.errors import EngramError, UsageError
+
+PACKAGE = "engram-tables"
 
 
 class Commands(TyperGroup):
@@ -30,14 +32,37 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="Conditional memory for language models: address, store, train, serve and inspect Engram tables.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(f"engram {version(PACKAGE)}")
+    except PackageNotFoundError as e:
+        raise EngramError(f"{PACKAGE} is not installed, so its version is not known", hint="pip install . installs it") from e
+    raise typer.Exit
+
+
+@app.callback()
+def engram(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Conditional memory for language models: address, store, train, serve and inspect Engram tables."""
+
+
 app.command("build-vocab")(build_vocab.build_vocab)
 app.command("hash")(hash.hash_text)
 app.command("config")(config.config)
 app.command("train")(train.train)
+app.command("plot")(plot.plot)
 app.command("generate")(generate.generate)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)

@@ -4,12 +4,10 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PIPED_WIDTH = 1000
 MIB = 1 << 20
@@ -26,7 +24,11 @@ def note(message: str) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> None:
-    """A rich table; the first `left` columns are text, the others numbers aligned right. Piped, it is as wide as it needs."""
+    """A table; the first `left` columns are text, the others numbers aligned right. Piped, it is as wide as it needs."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     lines = [[text(cell) for cell in row] for row in rows]
     for position, column in enumerate(columns):
@@ -66,10 +68,23 @@ def byte_text(count: float) -> str:
     return f"{count:,.1f} TiB"
 
 
-def progress(unit: str) -> Progress:
+def progress(unit: str) -> "Progress":
     """A bar on stderr with time left; silent when stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def share_progress() -> "Progress":
+    """A bar of which a task's `completed` is a share of 1; otherwise like `progress`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 

@@ -1,136 +1,207 @@
-"""`engram train`: a language model with Engram memory, on a corpus."""
+"""`engram train`: a language model, with Engram memory or without, on a corpus."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, CorpusPaths, Force, Json, RunDir, TextColumn, TextKey
+from engram_cli.configuring import ConfigFile, Minutes, NoMemory, PresetName, Seed, SetOptions, Steps, TrainedSpec, UntilLoss
+from engram_cli.options import (
+    DEFAULT_RUN,
+    CorpusPaths,
+    Encoding,
+    Force,
+    Json,
+    RunDir,
+    TextColumn,
+    TextKey,
+    ValidationPaths,
+    ValidationShare,
+)
 
 if TYPE_CHECKING:
     from hashing.text.corpus import Corpus
+    from runtime.config import RunConfig
     from runtime.run import Run
     from runtime.train.trainer import Report, Trainer
     from runtime.validation import Validation
 
 SECONDS_PER_LINE = 10.0
+BAR_PARTS = 1000
 
 
 def train(
     corpus: CorpusPaths = None,
-    preset: Annotated[str, typer.Option(help="What to train: nano or tiny. Default: tiny.")] = "",
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps, instead of the preset's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, rows and order. Default: 0.")] = None,
+    preset: PresetName = "",
+    config: ConfigFile = None,
+    sets: SetOptions = None,
+    spec: TrainedSpec = "",
+    no_memory: NoMemory = False,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    until_loss: UntilLoss = None,
+    seed: Seed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
-    text_key: TextKey = "text",
-    text_column: TextColumn = "text",
+    text_key: TextKey = "",
+    text_column: TextColumn = "",
+    encoding: Encoding = "",
+    validation: ValidationPaths = None,
+    validation_share: ValidationShare = None,
     run: RunDir = DEFAULT_RUN,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Train a language model with Engram memory. Ctrl-C saves and stops; --resume goes on.
+    """Train a language model with Engram memory, or without it. Ctrl-C saves and stops; --resume goes on.
 
-    Example: engram train
+    Example: engram train --minutes 3
 
-    Example: engram train --corpus texts/ --steps 300 --run runs/mine
+    Example: engram train --corpus texts/ --steps 300 --set model.blocks=4 --run runs/mine
     """
+    from engram_cli.configuring import chosen_config
     from engram_cli.interrupt import interrupt_asked
+    from engram_cli.options import chosen_corpus
     from engram_cli.output import note
-    from hashing.base.errors import UsageError
-    from hashing.text.corpus import Corpus
     from runtime.run import Run
-    from runtime.train.trainer import Trainer
 
+    target = Run(run)
+    reading = (corpus, text_key, text_column, encoding, validation, validation_share)
     if resume:
-        if corpus or preset or steps is not None or seed is not None or force:
-            raise UsageError(
-                "--resume goes on with what was begun; --corpus, --preset, --steps, --seed and --force are for a new training",
-                hint="leave them out, or leave --resume out",
-            )
-        trainer = Trainer.resume(Run(run))
+        new = (preset, config, sets, spec, no_memory, seed, force, *reading)
+        trainer = _resumed(target, any(given not in (None, "", False) for given in new), steps, minutes, until_loss)
     else:
-        source = Corpus(tuple(corpus or ()), text_key, text_column)
-        trainer = _start(Run(run), source, force, preset or "tiny", steps, seed)
+        _refuse_second(target, force)
+        named = {"preset": preset, "config": config, "sets": sets or (), "spec": spec, "no_memory": no_memory}
+        recipe = {"steps": steps, "minutes": minutes, "until_loss": until_loss, "seed": seed}
+        chosen = chosen_config(target.vocab(), **named, **recipe)
+        trainer = _started(target, chosen, chosen_corpus(target, *reading))
     note(_described(trainer))
     with interrupt_asked() as stop:
         _watch(trainer, stop)
-    if trainer.state.step < trainer.last_step:
-        note(f"stopped and saved at step {trainer.state.step} of {trainer.last_step}")
-        note("hint: engram train --resume goes on from there")
+    if not trainer.is_over:
+        note(f"stopped and saved at step {trainer.state.step}, after {trainer.state.elapsed_sec / 60:.1f} minutes of training")
+        note(f"hint: {target.command('train --resume')} goes on from there")
         raise typer.Exit(130)
-    _conclude(trainer.state.step, trainer.validate(), trainer.validate(memory=False), run, json)
+    _conclude(trainer, json)
 
 
-def _start(target: "Run", corpus: "Corpus", force: bool, name: str, steps: int | None, seed: int | None) -> "Trainer":
-    from engram_cli.output import progress
-    from hashing.base.errors import EngramError
-    from runtime.device import default_device, fast_precision
-    from runtime.train.presets import preset
+def _resumed(target: "Run", anew: bool, steps: int | None, minutes: float | None, until_loss: float | None) -> "Trainer":
+    from hashing.base.errors import UsageError
     from runtime.train.trainer import Trainer
 
-    config = preset(name, target.vocab(), fast_precision(default_device()), steps, seed)
+    if anew:
+        raise UsageError(
+            "--resume goes on with what was begun; only --steps, --minutes and --until-loss can change, the others are for a "
+            "new training",
+            hint="leave them out, or leave --resume out",
+        )
+    if steps is not None and minutes is not None:
+        raise UsageError("--steps and --minutes are both given, and a training is as long as one of them", hint="leave one out")
+    changes: dict[str, Any] = {}
+    if steps is not None or minutes is not None:
+        changes |= {"steps": steps, "minutes": minutes}
+    if until_loss is not None:
+        changes["until_loss"] = until_loss
+    return Trainer.resume(target, **changes)
+
+
+def _refuse_second(target: "Run", force: bool) -> None:
+    from hashing.base.errors import EngramError
+
     if target.config_path.exists() and not force:
-        hint = "--resume goes on with it, --force starts again, --run names another place"
-        raise EngramError(f"the run {target.folder} already has a training", hint)
+        raise EngramError(
+            f"the run {target.folder} already has a training",
+            hint=f"{target.command('train --resume')} goes on with it, --force starts again, --run names another place",
+        )
+
+
+def _started(target: "Run", config: "RunConfig", corpus: "Corpus") -> "Trainer":
+    from engram_cli.options import note_reading
+    from engram_cli.output import progress
+    from runtime.train.trainer import Trainer
+
     with progress("documents") as bar:
         reading = bar.add_task("encoding the corpus", total=None)
-        return Trainer.start(target, config, corpus, lambda count: bar.advance(reading, count))
+        trainer = Trainer.start(target, config, corpus, lambda count: bar.advance(reading, count))
+    note_reading(corpus)
+    return trainer
 
 
 def _described(trainer: "Trainer") -> str:
     from engram_cli.output import byte_text
 
     parameters = sum(p.numel() for p in trainer.state.model.parameters())
-    rows = sum(len(table.weight) for table in trainer.state.tables.values())
-    in_tables = sum(table.weight.nbytes for table in trainer.state.tables.values())
-    counts = trainer.tokens.counts
+    tables = trainer.state.tables.values()
+    rows, in_tables = sum(len(table.weight) for table in tables), sum(table.weight.nbytes for table in tables)
+    counts, recipe = trainer.tokens.counts, trainer.recipe
+    length = f"of {recipe.steps}" if recipe.minutes is None else f"and minute {trainer.state.elapsed_sec / 60:.1f} of {recipe.minutes:g}"
     return (
         f"{counts['train']:,} tokens to train on, {counts['validation']:,} to validate on\n"
-        f"{parameters / 1e6:.1f} M parameters and {rows:,} rows ({byte_text(in_tables)})\n"
-        f"step {trainer.state.step} of {trainer.last_step}, in {trainer.config.precision} on {trainer.device}"
+        f"{parameters / 1e6:.1f} M parameters and {f'{rows:,} rows ({byte_text(in_tables)})' if rows else 'no memory'}\n"
+        f"step {trainer.state.step} {length}, in {trainer.config.precision} on {trainer.device}"
     )
 
 
 def _watch(trainer: "Trainer", stop: Callable[[], bool]) -> None:
     """Runs the training: a bar on a terminal, otherwise a line every few seconds and for every validation."""
-    from engram_cli.output import note, progress
+    from engram_cli.output import note, share_progress
 
     said = time.monotonic()
-    with progress("steps") as bar:
-        steps = bar.add_task("training", total=trainer.last_step, completed=trainer.state.step)
+    with share_progress() as bar:
+        task = bar.add_task("training", total=1.0)
         for report in trainer.steps(stop):
-            described = f"loss {report.loss:.3f} · {report.tokens_per_sec:,.0f} tok/s"
-            bar.update(steps, completed=report.step, description=described)
+            described = f"step {report.step} · loss {report.loss:.3f} · {report.tokens_per_sec:,.0f} tok/s"
+            bar.update(task, completed=report.passed, description=described)
             due = bar.disable and time.monotonic() - said > SECONDS_PER_LINE
             if due or report.validation:
                 said = time.monotonic()
-                note(_line(report, trainer.last_step))
+                note(_line(report))
 
 
-def _line(report: "Report", steps: int) -> str:
-    line = f"step {report.step}/{steps}  loss {report.loss:.4f}  {report.tokens_per_sec:,.0f} tok/s"
+def _line(report: "Report") -> str:
+    line = f"step {report.step} ({100 * min(1.0, report.passed):.0f} %)  loss {report.loss:.4f}  {report.tokens_per_sec:,.0f} tok/s"
     if report.validation is None:
         return line
-    return f"{line}  validation {report.validation.nats_per_token:.4f} nats, {report.validation.bits_per_byte:.4f} bits/byte"
+    line += f"  validation {_nats(report.validation)}, {report.validation.bits_per_byte:.4f} bits/byte"
+    return line if report.sample is None else f"{line}\n  writes: {report.sample!r}"
 
 
-def _conclude(steps: int, memory: "Validation", suppressed: "Validation", run: Path, json: bool) -> None:
+def _nats(found: "Validation") -> str:
+    return f"{found.nats_per_token:.4f} ± {found.standard_error:.4f} nats"
+
+
+def _conclude(trainer: "Trainer", json: bool) -> None:
     from engram_cli.output import print_json, print_table
 
+    found = trainer.last_validation or trainer.validate()
+    measured = {"with the memory" if trainer.config.spec else "without memory": found}
+    if trainer.config.spec:
+        measured["memory suppressed"] = trainer.validate(memory=False)
     if json:
-        print_json(
-            {
-                "steps": steps,
-                "validation_nats": memory.nats_per_token,
-                "bits_per_byte": memory.bits_per_byte,
-                "suppressed_nats": suppressed.nats_per_token,
-                "suppressed_bits_per_byte": suppressed.bits_per_byte,
-            }
-        )
+        print_json(_document(trainer, found, measured.get("memory suppressed")))
         return
-    named = (("with the memory", memory), ("memory suppressed", suppressed))
-    rows = [(name, f"{v.nats_per_token:.4f}", f"{v.bits_per_byte:.4f}") for name, v in named]
-    print_table(f"Validation after {steps:,} steps", ("", "nats per token", "bits per byte"), rows)
-    print(f"the model and its tables are in {run}")
+    rows = [(name, f"{v.nats_per_token:.4f}", f"{v.standard_error:.4f}", f"{v.bits_per_byte:.4f}") for name, v in measured.items()]
+    print_table(
+        f"Validation after {trainer.state.step:,} steps, {trainer.state.elapsed_sec / 60:.1f} minutes",
+        ("", "nats per token", "± (standard error)", "bits per byte"),
+        rows,
+    )
+    print(f"on {found.tokens:,} tokens of {found.documents:,} documents that were not trained on")
+    if trainer.config.spec:
+        print("suppressed is not trained without: engram train --no-memory is the control")
+    print(f"the model{' and its tables are' if trainer.config.spec else ' is'} in {trainer.run.folder}")
+
+
+def _document(trainer: "Trainer", found: "Validation", suppressed: "Validation | None") -> dict[str, Any]:
+    return {
+        "steps": trainer.state.step,
+        "elapsed_sec": trainer.state.elapsed_sec,
+        "validation_nats": found.nats_per_token,
+        "standard_error_nats": found.standard_error,
+        "bits_per_byte": found.bits_per_byte,
+        "validation_tokens": found.tokens,
+        "validation_documents": found.documents,
+        "suppressed_nats": suppressed and suppressed.nats_per_token,
+        "suppressed_bits_per_byte": suppressed and suppressed.bits_per_byte,
+    }

@@ -11,11 +11,10 @@ import numpy as np
 
 from hashing.base.errors import EngramError, UsageError
 from hashing.rule import IDENTITY
-from hashing.spec import HashSpec, Seeding, assign_primes, seeded_multipliers
+from hashing.spec import NO_VOCAB, HashSpec, Seeding, assign_primes, seeded_multipliers
 from hashing.vocab import CanonicalVocab
 
 UNPUBLISHED_IDS = 8192
-NO_VOCAB = "none"  # the fingerprint of no vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class NamedSpec:
     heads: int  # per order
     base_rows: int  # per head; the primes are the next ones
     head_dim: int
-    pad_token_id: int
+    pad_token_id: int | None  # None: the vocabulary's own
     seeding: Seeding = "numpy"
     seed: int = 0
     boundary_token_id: int | None = None
@@ -43,7 +42,9 @@ class NamedSpec:
                 f"the spec addresses by raw token ids, but the vocabulary was made by the rule {vocab.rule}",
                 hint="make one with engram build-vocab --rule identity",
             )
-        tokens = [self.pad_token_id] if self.boundary_token_id is None else [self.pad_token_id, self.boundary_token_id]
+        # Token 0 pads a vocabulary of bare ids, which has no pad of its own.
+        own_pad = (vocab.pad_token_id or 0) if self.pad_token_id is None else self.pad_token_id
+        tokens = [own_pad] if self.boundary_token_id is None else [own_pad, self.boundary_token_id]
         pad, *boundary = (int(i) for i in vocab.canonical(np.array(tokens)))
         # A model's embedding has more rows than its tokenizer has tokens, and raw ids are counted by the former.
         size = max(vocab.size, self.published_ids or 0) if self.raw_ids else vocab.size
@@ -52,7 +53,7 @@ class NamedSpec:
     def bare_spec(self) -> HashSpec:
         """The spec over the published number of ids, with no vocabulary behind it: the pad token is its own canonical id."""
         size = self.published_ids or UNPUBLISHED_IDS
-        return self.addressed(size, self.pad_token_id, self.boundary_token_id, NO_VOCAB)
+        return self.addressed(size, self.pad_token_id or 0, self.boundary_token_id, NO_VOCAB)
 
     def addressed(self, canonical_size: int, pad_id: int, boundary_id: int | None, fingerprint: str) -> HashSpec:
         return HashSpec(
@@ -72,7 +73,7 @@ class NamedSpec:
 DEFAULT_SPEC = "tiny"
 DEEPSEEK_V3_IDS = 98_627
 NAMED_SPECS = {
-    "tiny": NamedSpec(layers=(0, 1), max_order=3, heads=4, base_rows=50_000, head_dim=32, pad_token_id=0),
+    "tiny": NamedSpec(layers=(0, 1), max_order=3, heads=4, base_rows=50_000, head_dim=32, pad_token_id=None),
     "engram-demo": NamedSpec(
         layers=(1, 15), max_order=3, heads=8, base_rows=646_400, head_dim=64, pad_token_id=2, published_ids=DEEPSEEK_V3_IDS
     ),

@@ -20,6 +20,7 @@ from hashing.base.json_object import INT64_MAX, brief, read_json
 
 Seeding = Literal["numpy", "splitmix64"]
 
+NO_VOCAB = "none"  # the fingerprint of no vocabulary
 MAX_ORDER = 6
 MAX_HEADS = 1024  # per order
 MAX_MODULI = 1 << 13  # of all layers together: finding more primes than that takes minutes

@@ -4,11 +4,13 @@ For each token id in order, its text is the decode of that single id, and a rule
 Canonical ids are handed out in order of first appearance of a key. An id without a token takes part like any other.
 
 `vocab.parquet` is the format: columns token_id (int32), token, text, canonical_id (int32), key, one row per token id in order;
-`engram.rule` and `engram.fingerprint` in the file's metadata.
+`engram.rule` and `engram.fingerprint` in the file's metadata, and the ids of the tokens that end a document and pad as
+`engram.eos` and `engram.pad`. Files from before those two are read as if the tokens of the usual names had been written.
 """
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from tokenizers import Tokenizer
 from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
 from hashing.rule import ENGRAM, Rule
+from hashing.text.special_tokens import END_OF_TEXT, SpecialTokens
 
 SCHEMA = pa.schema(
     [
@@ -54,7 +57,9 @@ class CanonicalVocab:
     mapping: NDArray[np.int32]  # (tokens,) canonical id of each token id
     keys: tuple[str, ...]  # one per canonical id
     rule: str = ENGRAM.name
-    fingerprint: str = field(init=False)
+    eos_token_id: int | None = None  # ends a document
+    pad_token_id: int | None = None  # stands before a document's first token
+    fingerprint: str = field(init=False)  # of the rule, the keys and the mapping: what an address depends on
 
     def __post_init__(self) -> None:
         if not len(self.tokens) == len(self.texts) == len(self.mapping):
@@ -63,25 +68,45 @@ class CanonicalVocab:
         firsts = np.sort(np.unique(self.mapping, return_index=True)[1])
         if not np.array_equal(self.mapping[firsts], np.arange(len(self.keys))):
             raise EngramError("canonical ids are not in order of first appearance")
+        for role, token_id in (("end-of-text", self.eos_token_id), ("pad", self.pad_token_id)):
+            if token_id is not None and not 0 <= token_id < len(self.tokens):
+                raise EngramError(f"the {role} token is {token_id}, outside the vocabulary of {len(self.tokens)} tokens")
         content = json.dumps([self.rule, self.keys], ensure_ascii=True).encode() + self.mapping.astype("<i4").tobytes()
         object.__setattr__(self, "fingerprint", hashlib.sha256(content).hexdigest()[:16])
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: Tokenizer, rule: Rule = ENGRAM) -> "CanonicalVocab":
-        """Raises EngramError for a tokenizer without tokens."""
+    def from_tokenizer(
+        cls, tokenizer: Tokenizer, rule: Rule = ENGRAM, special: SpecialTokens | None = None
+    ) -> "CanonicalVocab":
+        """With nothing else said, the special tokens are those of the usual names.
+
+        Raises EngramError for a tokenizer without tokens.
+        """
+        special = special or SpecialTokens.find(tokenizer.token_to_id)
         tokens = tokens_by_id(tokenizer)
         texts = tuple([tokenizer.decode((i,), skip_special_tokens=False) for i in range(len(tokens))])
         keys = map(rule.key, tokens, texts)
         if rule.normalizer is None:
-            return cls(tokens, texts, np.arange(len(tokens), dtype=np.int32), tuple(keys), rule.name)
+            mapping = np.arange(len(tokens), dtype=np.int32)
+            return cls(tokens, texts, mapping, tuple(keys), rule.name, special.eos_id, special.pad_id)
         ids: dict[str, int] = {}
-        mapping = [ids.setdefault(key, len(ids)) for key in keys]
-        return cls(tokens, texts, np.array(mapping, np.int32), tuple(ids), rule.name)
+        mapping = np.array([ids.setdefault(key, len(ids)) for key in keys], np.int32)
+        return cls(tokens, texts, mapping, tuple(ids), rule.name, special.eos_id, special.pad_id)
 
     @property
     def size(self) -> int:
         """How many canonical ids there are."""
         return len(self.keys)
+
+    @property
+    def end_of_text_id(self) -> int:
+        """The id of the token that ends a document. Raises EngramError when there is none."""
+        if self.eos_token_id is None:
+            raise EngramError(
+                f"the vocabulary has no end-of-text token; looked for {', '.join(END_OF_TEXT)}",
+                hint="engram build-vocab --eos TOKEN says which one it is",
+            )
+        return self.eos_token_id
 
     @property
     def reduction_percent(self) -> float:
@@ -121,7 +146,9 @@ class CanonicalVocab:
         keys = [self.keys[i] for i in self.mapping.tolist()]
         columns = [np.arange(len(self.tokens), dtype=np.int32), self.tokens, self.texts, self.mapping, keys]
         table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], SCHEMA)
-        table = table.replace_schema_metadata({"engram.rule": self.rule, "engram.fingerprint": self.fingerprint})
+        special = {"engram.eos": self.eos_token_id, "engram.pad": self.pad_token_id}
+        metadata = {name: str(token_id) for name, token_id in special.items() if token_id is not None}
+        table = table.replace_schema_metadata({"engram.rule": self.rule, "engram.fingerprint": self.fingerprint, **metadata})
         with atomic_path(path) as partial, partial.open("wb") as file:
             pq.write_table(table, file, use_dictionary=False)  # few values occur twice: a dictionary would only cost time
 
@@ -147,5 +174,19 @@ class CanonicalVocab:
         mapping = table["canonical_id"].to_numpy()
         firsts = np.sort(np.unique(mapping, return_index=True)[1])
         keys = tuple(table["key"].take(firsts).to_pylist())
-        rule = (table.schema.metadata or {})[b"engram.rule"].decode()
-        return cls(tuple(table["token"].to_pylist()), tuple(table["text"].to_pylist()), mapping, keys, rule)
+        metadata = table.schema.metadata or {}
+        tokens = tuple(table["token"].to_pylist())
+        special = _special_tokens(metadata, tokens)
+        texts = tuple(table["text"].to_pylist())
+        return cls(tokens, texts, mapping, keys, metadata[b"engram.rule"].decode(), special.eos_id, special.pad_id)
+
+
+def _special_tokens(metadata: dict[bytes, bytes], tokens: tuple[str, ...]) -> SpecialTokens:
+    """As the file has them. Raises EngramError when that is no number."""
+    if not metadata.keys() & {b"engram.eos", b"engram.pad"}:
+        return SpecialTokens.find({token: token_id for token_id, token in enumerate(tokens) if token}.get)
+    written = [metadata.get(name) for name in (b"engram.eos", b"engram.pad")]
+    if any(digits is not None and not re.fullmatch(b"[0-9]{1,9}", digits) for digits in written):
+        raise EngramError(f"the special tokens of the vocabulary are {written}, expected token ids")
+    eos, pad = (None if digits is None else int(digits) for digits in written)
+    return SpecialTokens(eos, pad)

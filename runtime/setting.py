@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from hashing.base.errors import UsageError
 from hashing.base.json_object import INT64_MAX, brief
-from hashing.text.corpus import SURROGATE
+from hashing.text.text_file import SURROGATE
 
 
 @dataclass(frozen=True, slots=True)

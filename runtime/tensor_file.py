@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -29,10 +30,20 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata. Raises EngramError when the file is damaged."""
+    with _translated(path):
+        return load_file(path), read_metadata(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file's tensors are of, without reading them. Raises EngramError when the file is damaged."""
+    with _translated(path), safe_open(path, "pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+    return json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else metadata
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        tensors = load_file(path)
+        yield
     except SafetensorError as e:
         raise EngramError(f"{path} is not a safetensors file, or is truncated: {e}") from e
-    return tensors, json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else metadata

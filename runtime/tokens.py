@@ -17,8 +17,10 @@ from tokenizers import Tokenizer
 from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
 from hashing.base.json_object import read_json
-from hashing.text.corpus import Corpus, Document, Side
+from hashing.text.corpus import Corpus, Document
+from hashing.text.sides import Side
 from hashing.text.tokenizer import encode_documents
+from runtime.run import Run
 
 VALIDATION_TOKENS = 1 << 16
 MAX_BYTES = 1 << 16  # of tokens.json, which holds four numbers
@@ -37,7 +39,7 @@ class Tokens:
     def open(cls, folder: Path) -> "Tokens":
         path = folder / "tokens.json"
         if not path.exists():
-            raise EngramError(f"no encoded corpus in {folder}", hint="first run: engram train")
+            raise EngramError(f"no encoded corpus in {folder}", hint=f"first run: {Run(folder.parent.parent).command('train')}")
         content = read_json(path, MAX_BYTES)
         counts, text_bytes = content.child("counts"), content.child("text_bytes")
         tokens = cls(
@@ -53,7 +55,7 @@ class Tokens:
         return np.memmap(self.folder / f"{side}.bin", "<i4", mode="r")
 
 
-def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, advance: Callable[[int], None]) -> Tokens:
+def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, end_id: int, advance: Callable[[int], None]) -> Tokens:
     """Encodes a corpus into `folder`, in memory that does not grow with it; `advance` hears of every document.
 
     Validation keeps its first VALIDATION_TOKENS or so. Raises EngramError when either side comes out empty.
@@ -64,7 +66,7 @@ def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, advance: C
         text_bytes = dict(counts)
         with (partial / "train.bin").open("wb") as train, (partial / "validation.bin").open("wb") as validation:
             files: dict[Side, IO[bytes]] = {"train": train, "validation": validation}
-            for document, ids in _encoded(corpus, tokenizer):
+            for document, ids in _encoded(corpus, tokenizer, end_id):
                 advance(1)
                 side = document.side
                 if side == "train" or counts[side] < VALIDATION_TOKENS:
@@ -81,7 +83,7 @@ def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, advance: C
     return Tokens.open(folder)
 
 
-def _encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:
+def _encoded(corpus: Corpus, tokenizer: Tokenizer, end_id: int) -> Iterator[tuple[Document, list[int]]]:
     waiting: list[Document] = []
 
     def texts() -> Iterator[str]:
@@ -89,5 +91,5 @@ def _encoded(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[Document, l
             waiting.append(document)
             yield document.text
 
-    for ids in encode_documents(tokenizer, texts()):
+    for ids in encode_documents(tokenizer, end_id, texts()):
         yield waiting.pop(0), ids

@@ -60,7 +60,7 @@ def _load_model(run: Run, config: RunConfig, store: TableStore | None, vocab: Ca
         raise EngramError(
             f"{run.model_path} is of step {metadata.get('step')} and spec {metadata.get('spec')}, "
             f"but {run.tables_path} of step {store.step} and spec {store.spec.fingerprint}",
-            hint="engram train --resume puts the newest checkpoint's two in place",
+            hint=f"{run.command('train --resume')} puts the newest checkpoint's two in place",
         )
     model = LanguageModel(config.model)
     try:

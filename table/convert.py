@@ -12,8 +12,7 @@ import numpy as np
 
 from hashing.base.atomic import refuse_overlap, remove
 from hashing.base.errors import EngramError
-from table.encodings.encode_kernel import Values
-from table.encodings.encoding import Encoding
+from table.encodings.encoding import Encoding, Values
 from table.recoding import EncodedRows, Recoding
 from table.store.checksum import crc_text
 from table.store.manifest import cut_layers

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from table.encodings.encode_kernel import Values
-from table.encodings.encoding import Encoding, Records, encoding
+from table.encodings.encoding import Encoding, Records, Values, encoding
 from table.store.writer import PIECE_BYTES, Fill
 
 E4M3_LARGEST = 448.0

@@ -88,7 +88,11 @@ def test_bad_input_to_build_vocab(tmp_path: Path, content: bytes | None, argumen
 def test_nothing_is_overwritten_without_force(trained_run: Run) -> None:
     before = trained_run.vocab_path.read_bytes()
     refused(engram("build-vocab", "--run", trained_run.folder), 1, "would be overwritten.*\nhint: .*--force")
-    refused(engram("train", "--run", trained_run.folder), 1, "already has a training\nhint: --resume")
+    refused(
+        engram("train", "--run", trained_run.folder),
+        1,
+        rf"already has a training\nhint: engram train --resume --run {trained_run.folder} goes on",
+    )
     assert trained_run.vocab_path.read_bytes() == before
 
 
@@ -178,3 +182,33 @@ def test_ctrl_c_leaves_nothing_half_written(
     assert "Traceback" not in said
     assert re.search("interrupted|stopped and saved", said)
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(("folder", "flag"), [("runs/default", ""), ("runs/mine", " --run runs/mine"), ("a b", " --run 'a b'")])
+def test_a_command_for_a_run_names_it(folder: str, flag: str) -> None:
+    assert Run(Path(folder)).command("train --resume") == f"engram train --resume{flag}"
+
+
+def test_hints_name_the_run_and_the_store(tmp_path: Path, trained_run: Run, vocab_run: Run) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run.folder, run)
+    train_folder = run / "train"
+    shutil.rmtree(run / "tables.zarr")
+    refused(engram("generate", "x", "--run", run), 1, f"hint: first run: engram train --resume --run {run}\n")
+    shutil.rmtree(train_folder / "tokens")
+    refused(engram("train", "--resume", "--run", run), 1, f"hint: first run: engram train --run {run}\n")
+    refused(engram("table", "info", "--run", vocab_run.folder), 1, f"hint: first run: engram train --run {vocab_run.folder}\n")
+    (run / "vocab.parquet").unlink()
+    refused(engram("generate", "x", "--run", run), 1, f"hint: first run: engram build-vocab --run {run}\n")
+
+
+def test_what_is_interrupted_says_how_to_go_on(tmp_path: Path, vocab_run: Run, corpus_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(vocab_run.folder, run)
+    arguments = ("train", "--preset", "nano", "--steps", "100000", "--corpus", corpus_path, "--run", run)
+    with engram_process(*arguments, stdout=subprocess.DEVNULL) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if "step 0" in line)
+        os.killpg(process.pid, signal.SIGINT)
+        assert f"hint: engram train --resume --run {run} goes on from there\n" in process.stderr.read()
+        assert process.wait(60) == 130

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from typer.main import get_command
 
 from engram_cli.main import app
+from runtime.run import Run
 from tests.commands import ROOT, engram, refused
 from tests.modules import loaded_by
 
@@ -22,6 +24,15 @@ for command in {commands}:
         main([*command, "--help"])
     except SystemExit as ended:
         assert not ended.code
+"""
+
+CALL = """
+from engram_cli.main import main
+
+try:
+    main({command})
+except SystemExit as ended:
+    assert not ended.code
 """
 
 
@@ -90,7 +101,9 @@ def test_no_help_loads_torch_numba_or_zarr() -> None:
         ("trian", "no such command 'trian'; did you mean 'train'[?]", ""),
         ("table imprt x", "no such command 'imprt'; did you mean 'import'[?]", "table "),
         ("inspect xyz", "no such command 'xyz'", "inspect "),
-        ("--version", "no such option: --version", ""),
+        ("--colour", "no such option: --colour", ""),
+        ("stats repotr", 'no command and no file is called "repotr"; did you mean report[?]', "stats "),
+        ("stats novel", 'no command and no file is called "novel"', "stats "),
         ("train --stepz 3", "no such option: --stepz .*--steps.*", "train "),
         ("hash", "missing argument 'text'", "hash "),
         ("table convert a.zarr --out b.zarr", "missing option '--encoding'", "table convert "),
@@ -121,5 +134,22 @@ def test_a_group_alone_shows_its_help(group: Words) -> None:
     assert done.stdout.strip() == engram(*group, "--help").stdout.strip()
 
 
+@pytest.mark.parametrize("words", [(), ("stats",), *COMMANDS], ids=" ".join)
+def test_h_is_help(words: Words) -> None:
+    done = engram(*words, "-h")
+    assert (done.returncode, done.stdout) == (0, engram(*words, "--help").stdout)
+
+
+def test_version_is_that_of_the_package() -> None:
+    done = engram("--version")
+    assert (done.returncode, done.stdout) == (0, f"engram {version('engram-tables')}\n")
+
+
 def test_our_own_usage_errors_look_the_same(tmp_path: Path) -> None:
     refused(engram("plan", "--spec", "none", cwd=tmp_path), 2, '^error: no spec is called "none"\nhint: the names are')
+
+
+def test_table_info_loads_nothing_compiled(trained_run: Run) -> None:
+    call = ["table", "info", "--run", str(trained_run.folder)]
+    loaded = loaded_by(CALL.format(command=call))
+    assert loaded & {"torch", "numba", "zarr", "pyarrow", "tokenizers", "fastapi", "matplotlib"} == set()

@@ -1,6 +1,7 @@
 """Documents from every kind of file, on a side that follows from their text alone."""
 
 import gzip
+import hashlib
 import json
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 import zstandard
 
 from hashing.base.errors import EngramError
-from hashing.text.corpus import MAX_DOCUMENT_CHARS, Corpus, Document
+from hashing.text.corpus import MAX_DOCUMENT_CHARS, Corpus
+from hashing.text.sides import ENOUGH_DOCUMENTS
 
 TEXTS = ["first é text\n", "second\r\ntext", "日本語"]
 
@@ -54,18 +56,29 @@ def test_a_folder_passes_over_what_is_not_text(tmp_path: Path) -> None:
 
 
 def test_a_long_text_becomes_several_documents_cut_at_line_ends(tmp_path: Path) -> None:
+    """Among enough others: where there are few, they are split further."""
     line = "x" * 99 + "\n"
     (tmp_path / "long.txt").write_text(line * 25_000)
-    documents = read(tmp_path / "long.txt")
+    (tmp_path / "many.jsonl").write_bytes(jsonl([f"text {i}" for i in range(ENOUGH_DOCUMENTS)]))
+    documents = [d.text for d in Corpus((tmp_path,)).documents() if "long.txt" in d.name]
     assert len(documents) == 3
     assert all(len(d) <= MAX_DOCUMENT_CHARS and d.endswith("\n") for d in documents)
     assert "".join(documents) == line * 25_000
 
 
-def test_sides_follow_from_the_text_alone_and_split_one_in_thirty_two() -> None:
-    sides = [Document(f"name {i % 7}", f"text {i}").side for i in range(6400)]
-    assert sides == [Document("other", f"text {i}").side for i in range(6400)]
-    assert 150 < sides.count("validation") < 250
+def test_sides_follow_from_the_text_alone_and_split_one_in_thirty_two(tmp_path: Path) -> None:
+    texts = [f"text {i}" for i in range(6400)]
+    for number in range(7):
+        (tmp_path / f"name{number}.jsonl").write_bytes(jsonl(texts[number::7]))
+    pq.write_table(pa.table({"text": texts}), tmp_path / "other.parquet")
+    documents = list(Corpus((tmp_path,)).documents())
+    sides = {d.text: d.side for d in documents}
+    assert [sides[d.text] for d in documents] == [d.side for d in documents]
+    assert len(documents) == 2 * len(sides) == 2 * 6400
+    assert 150 < list(sides.values()).count("validation") < 250
+    for text, side in sides.items():  # the first five bits of the hash, as ever
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        assert side == ("train" if digest[0] % 32 else "validation")
 
 
 @pytest.mark.parametrize(

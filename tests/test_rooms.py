@@ -25,7 +25,7 @@ COMMAND_GROUPS = [f"engram_cli.{group}" for group in ("bench", "inspect", "stats
 ARROWS: dict[str, set[str]] = {
     "hashing.base": set(),
     "hashing.text": {"hashing.base"},
-    "hashing": {"hashing.base"},
+    "hashing": {"hashing.base", "hashing.text"},
     "hashing.ngrams": {"hashing", "hashing.base", "hashing.text"},
     "table.encodings": set(),
     "table.store": {"table.encodings"},

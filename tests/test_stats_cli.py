@@ -38,7 +38,7 @@ def test_report_then_another_table_size_from_saved_counts(folder: Path) -> None:
     assert {point["base"] for point in again["curve"]} >= {100, 2000}
     for name in ("ranks", "occupancy", "collisions"):
         assert "<svg" in (folder / f"p-{name}.svg").read_text()
-    refused = engram("stats", folder / "corpus", *run, "--counts", folder / "n.parquet")
+    refused = engram("stats", folder / "corpus" / "a.txt", *run, "--counts", folder / "n.parquet")
     assert refused.returncode == 1
     assert "would be overwritten" in refused.stderr
     table = engram("stats", *run, "--counts", folder / "n.parquet")

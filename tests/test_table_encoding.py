@@ -6,8 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from table.encodings.decode_kernel import GROUP
-from table.encodings.encoding import ENCODINGS, Encoding, encoding
+from table.encodings.encoding import ENCODINGS, GROUP, Encoding, encoding
 
 Values = NDArray[np.float32]
 

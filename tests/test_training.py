@@ -33,7 +33,7 @@ STEPS = 40
 
 def losses(run: Run) -> list[tuple[float, ...]]:
     lines = (run.train_folder / "metrics.jsonl").read_text().splitlines()
-    return [tuple(v for k, v in json.loads(line).items() if k != "tokens_per_sec") for line in lines]
+    return [tuple(v for k, v in json.loads(line).items() if k not in {"tokens_per_sec", "elapsed_sec", "sample"}) for line in lines]
 
 
 def start(run: Run, corpus_path: Path) -> Trainer:

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from engram_cli.bench.timing import time_in_turn
 from hashing.base.cores import CORES
-from hashing.named_specs import NO_VOCAB
-from hashing.spec import HashSpec, assign_primes, seeded_multipliers
+from hashing.spec import NO_VOCAB, HashSpec, assign_primes, seeded_multipliers
 from table.convert import convert
 from table.encodings.encoding import ENCODINGS
 from table.store.gather import ALONE_BYTES, Table

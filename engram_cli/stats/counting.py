@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 if TYPE_CHECKING:
+    from hashing.ngrams.source import Source
     from hashing.spec import HashSpec
+    from hashing.text.corpus import Corpus
     from hashing.text.token_stream import Piece, Shard
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
@@ -39,36 +41,76 @@ class Counting:
     shard: str = "1/1"
 
     def count(self, vocab: "CanonicalVocab", spec: "HashSpec", path: Path, force: bool) -> None:
+        """Writes the counts to `path`, unless they are there already: those of this very corpus, read in the same way."""
         from engram_cli.output import note
         from hashing.base.atomic import refuse_overwrite
         from hashing.base.byte_size import parse_bytes
         from hashing.ngrams.counter import count_pieces
 
+        source = self._source()
+        if path.exists() and not force and self._counted(vocab, path, source):
+            note(f"the corpus is as it was counted into {path}; --force counts it again")
+            return
         refuse_overwrite(path, force)
-        totals = count_pieces(self.pieces(), vocab, spec.orders, parse_bytes(self.memory), path)
+        totals = count_pieces(self.pieces(), vocab, spec.orders, parse_bytes(self.memory), path, source)
         note(f"counted {totals.tokens:,} tokens of {totals.documents:,} documents into {path}")
+
+    def _counted(self, vocab: "CanonicalVocab", path: Path, source: "Source") -> bool:
+        """Whether a file has the counts of this source; False where it does not say what it counts.
+
+        Raises EngramError, saying how it differs, for the counts of another source or vocabulary.
+        """
+        from hashing.base.errors import EngramError
+        from hashing.ngrams.counts import NgramCounts
+
+        kept = NgramCounts.open(path)
+        kept.check_vocab(vocab.fingerprint)
+        if kept.source is not None and (difference := kept.source.difference(source)):
+            raise EngramError(
+                f"{path} is already there and would be overwritten; it was counted {difference}",
+                hint="--force counts again and replaces it, --counts FILE keeps both",
+            )
+        return kept.source is not None
+
+    def _source(self) -> "Source":
+        from dataclasses import asdict
+
+        from hashing.ngrams.source import Source
+
+        arrays, text = self._files()
+        options = (asdict(text) if text else {}) | {"ids_column": self.ids_column, "shard": self.shard}
+        files = [*arrays, *(file for file, _ in (text.files() if text else []))]
+        tokenizer = self.run.tokenizer_path.read_bytes() if text else b""
+        named = self.corpus or (text.roots if text else ())
+        return Source.of(named, {k: str(v) for k, v in options.items() if k != "paths"}, files, tokenizer)
+
+    def _files(self) -> "tuple[list[Path], Corpus | None]":
+        """The files of token ids, and the text, if there is any; with nothing named it is that of the default corpus."""
+        from hashing.text.corpus import Corpus
+        from hashing.text.token_stream import array_files
+
+        found = {path: array_files(path, self.ids_column) for path in self.corpus}
+        arrays = [file for files in found.values() for file in files]
+        texts = tuple(path for path, files in found.items() if not files)
+        return arrays, Corpus(texts, self.text_key, self.text_column) if texts or not arrays else None
 
     def pieces(self) -> "Iterator[Piece]":
         """The shard's documents, with a progress bar over the bytes read."""
         from engram_cli.output import progress
-        from hashing.text.corpus import Corpus
-        from hashing.text.token_stream import array_files, array_pieces, text_pieces
+        from hashing.text.token_stream import array_pieces, text_pieces
 
         shard = self._shard()
-        found = {path: array_files(path, self.ids_column) for path in self.corpus}
-        arrays = [file for files in found.values() for file in files]
-        texts = tuple(path for path, files in found.items() if not files)
-        source = Corpus(texts, self.text_key, self.text_column)
-        files = [*arrays, *([file for file, _ in source.files()] if texts or not arrays else [])]
+        arrays, text = self._files()
+        files = [*arrays, *([file for file, _ in text.files()] if text else [])]
         with progress("bytes") as bar:
             task = bar.add_task("reading", total=sum(file.stat().st_size for file in files if file.exists()))
             for path in arrays:
                 for piece in shard.of_pieces(array_pieces(path, self.ids_column)):
                     bar.advance(task, piece.token_ids.nbytes)
                     yield piece
-            if texts or not arrays:
-                tokenizer = self.run.tokenizer()
-                yield from shard.of_pieces(text_pieces(source, tokenizer, lambda size: bar.advance(task, size)))
+            if text:
+                tokenizer, end_id = self.run.tokenizer(), self.run.vocab().end_of_text_id
+                yield from shard.of_pieces(text_pieces(text, tokenizer, end_id, lambda size: bar.advance(task, size)))
 
     def _shard(self) -> "Shard":
         from hashing.base.errors import UsageError

@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from hashing.base.atomic import atomic_path
-from hashing.base.errors import UsageError
+from engram_cli.pictures import COLOURS, MARKERS, figure_of, label, save
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,31 +16,10 @@ if TYPE_CHECKING:
     from hashing.ngrams.collisions import CurvePoint, HeadCollisions
     from hashing.ngrams.traffic import MissCurve
 
-SIZE_INCHES = (6.0, 3.8)
-COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8e6c8a", "#c98b2b")
-MARKERS = ("o", "s", "^", "D", "v")
-
-
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure, (axes,) = figure_of(1)
+    label(axes, title, x, y)
     return figure, axes
-
-
-def check_format(path: Path) -> None:
-    """Raises UsageError for a picture that could not be written, before anything is computed for it."""
-    if path.suffix not in {".png", ".svg"}:
-        raise UsageError(f"{path} would be a picture in an unknown format", hint="name a .png or .svg file")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format=path.suffix[1:], dpi=160)
 
 
 def plot_ranks(path: Path, counts: "Mapping[int, NDArray[np.int64]]") -> None:
@@ -53,7 +31,7 @@ def plot_ranks(path: Path, counts: "Mapping[int, NDArray[np.int64]]") -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_occupancy(path: Path, heads: "Sequence[HeadCollisions]") -> None:
@@ -75,7 +53,7 @@ def plot_occupancy(path: Path, heads: "Sequence[HeadCollisions]") -> None:
     reach = max(4.0, *(abs(head.occupied.z) * 1.15 for head in heads if head.occupied.z == head.occupied.z))
     axes.set_ylim(-reach, reach)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_collisions(path: Path, curve: "Sequence[CurvePoint]") -> None:
@@ -98,7 +76,7 @@ def plot_collisions(path: Path, curve: "Sequence[CurvePoint]") -> None:
     axes.set_ylim(-2, 102)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_misses(path: Path, curves: "Sequence[tuple[str, MissCurve]]", row_bytes: int) -> None:
@@ -113,7 +91,7 @@ def plot_misses(path: Path, curves: "Sequence[tuple[str, MissCurve]]", row_bytes
     axes.set_ylim(0, 100)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _bytes(size: float) -> str:

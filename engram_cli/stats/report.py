@@ -35,6 +35,8 @@ def report(
 ) -> None:
     """Count a corpus's n-grams, or take the counts of last time, and report occupancy and collisions.
 
+    A corpus that was counted before, and has not changed since, is not counted again.
+
     Example: engram stats
 
     Example: engram stats data/ --spec engram-demo --base 100000,646400,2262400
@@ -46,9 +48,10 @@ def report(
     from runtime.run import Run
 
     if plot:
-        from engram_cli.stats.plots import check_format
+        from engram_cli.pictures import check_format
 
         check_format(plot)
+    sizes = _bases(base, plot is not None)
     source = Run(run)
     vocab = source.vocab()
     spec = spec_for_run(spec_name, source, vocab)
@@ -58,7 +61,7 @@ def report(
         counting.count(vocab, spec, path, force)
     saved = NgramCounts.open(path)
     saved.check_vocab(vocab.fingerprint)
-    found = collision_report(spec, saved, _bases(base, plot is not None))
+    found = collision_report(spec, saved, sizes)
     by_raw_ids = _raw(counting, spec, saved.totals, path.with_suffix(".raw.parquet"), force) if raw else None
     if plot:
         _plot(plot, saved, found)

@@ -47,7 +47,7 @@ def traffic(
     from runtime.run import Run
 
     if plot:
-        from engram_cli.stats.plots import check_format
+        from engram_cli.pictures import check_format
 
         check_format(plot)
     source = Run(run)

@@ -24,4 +24,5 @@ def store_path(path: Path | None, run: "Run") -> Path:
     """The store that is named, or the run's. Raises EngramError when that run was trained without memory."""
     if path is None:
         run.require_memory()
+        run.require(run.tables_path, "train")
     return path or run.tables_path

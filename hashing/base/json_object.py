@@ -72,6 +72,14 @@ class JsonObject:
             raise self.refusal(name, value, f"a text of the form {form}")
         return value
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The members of a list of texts."""
+        items = self._list(name)
+        for item in items:
+            if not isinstance(item, str):
+                raise self.refusal(name, item, "a list of texts")
+        return tuple(items)
+
     def child(self, name: str) -> "JsonObject":
         value = self.value(name)
         if not isinstance(value, dict):

@@ -27,6 +27,7 @@ from hashing.ngrams.counts_writer import WINDOW_TOKENS, merged_tables, schema_of
 from hashing.ngrams.packing import Packing
 from hashing.ngrams.runs import DiskRun, window_count
 from hashing.ngrams.scratch import Scratch
+from hashing.ngrams.source import Source
 from hashing.rule import IDENTITY
 from hashing.text.token_stream import Piece
 from hashing.vocab import CanonicalVocab
@@ -118,8 +119,11 @@ class NgramCounter:
             self.tokens += self._buffer.append(piece, self.vocab, begins and first == 0)
         self.documents += begins
 
-    def write(self, path: Path) -> Totals:
-        """Writes the counts to a new file `path`; nothing can be added afterwards. Raises EngramError when there is nothing."""
+    def write(self, path: Path, source: Source | None = None) -> Totals:
+        """Writes the counts, and what they are of, to a new file `path`; nothing can be added afterwards.
+
+        Raises EngramError when there is nothing.
+        """
         if not self.tokens:
             raise EngramError("there is nothing to count: the corpus has no tokens")
         totals = Totals(self.orders, self.tokens, self.documents, self.vocab.size, self.vocab.fingerprint)
@@ -135,7 +139,7 @@ class NgramCounter:
                 self._buffer.runs(stretches[0], order, windows, partial(table_of, schema, order, self._packing))
                 for order in self.orders
             )
-        write_counts(path, totals, chain.from_iterable(tables))
+        write_counts(path, totals, chain.from_iterable(tables), source)
         return totals
 
     def _spill(self) -> None:
@@ -148,7 +152,12 @@ class NgramCounter:
 
 
 def count_pieces(
-    pieces: Iterable[Piece], vocab: CanonicalVocab, orders: Sequence[int], memory_bytes: int, path: Path
+    pieces: Iterable[Piece],
+    vocab: CanonicalVocab,
+    orders: Sequence[int],
+    memory_bytes: int,
+    path: Path,
+    source: Source | None = None,
 ) -> Totals:
     """Counts documents as they are read, within `memory_bytes` for the whole process, and writes the file of counts.
 
@@ -157,10 +166,10 @@ def count_pieces(
     NgramCounter for what can be wrong.
     """
     with atomic_path(path, flushed=False) as partial:
-        source = iter(pieces)
-        first = list(islice(source, 1))
+        documents = iter(pieces)
+        first = list(islice(documents, 1))
         capacity = capacity_within(memory_bytes, Packing(max(orders), vocab.size))
         with NgramCounter(vocab, orders, capacity, path.parent) as counter:
-            for piece in chain(first, source):
+            for piece in chain(first, documents):
                 counter.add(piece.token_ids, piece.begins)
-            return counter.write(partial)
+            return counter.write(partial, source)

@@ -3,9 +3,9 @@
 `ngrams.parquet` is the format. Columns: order (int8); id_1 … id_N (int32), the n-gram in reading order, -1 for what lies before
 its document, null beyond its order; count and documents (int32 for a corpus of fewer than 2^31 tokens, else int64, and either
 is read). Rows are sorted by order, then by the partition and the hash of `partition_kernel.py`, so that files merge partition
-by partition. Metadata under "engram.counts": format, orders, tokens, documents, canonical_size, vocab_fingerprint. Every token
-ends one n-gram of each order, so the counts of an order add up to `tokens`. `counter.py` makes such files and
-`counts_writer.py` writes them.
+by partition. Metadata under "engram.counts": format, orders, tokens, documents, canonical_size, vocab_fingerprint; under
+"engram.source", where it is known, what was counted (`source.py`). Every token ends one n-gram of each order, so the counts of
+an order add up to `tokens`. `counter.py` makes such files and `counts_writer.py` writes them.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from hashing.base.errors import EngramError
 from hashing.base.json_object import JsonObject, parse_json
 from hashing.ngrams.packing import Packing
+from hashing.ngrams.source import Source
 from hashing.spec import MAX_ORDER
 
 FORMAT = 1
 METADATA_KEY = "engram.counts"
+SOURCE_KEY = "engram.source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class NgramCounts:
 
     path: Path
     totals: Totals
+    source: Source | None = None  # None where the file does not say: counts that were merged, or of an older version
 
     @classmethod
     def open(cls, path: Path) -> "NgramCounts":
@@ -81,7 +84,13 @@ class NgramCounts:
             raise EngramError(f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
         if METADATA_KEY.encode() not in metadata:
             raise EngramError(f"{path} is not a file of n-gram counts: its metadata does not say so")
-        return cls(path, _totals(parse_json(metadata[METADATA_KEY.encode()], f"{path} is damaged: its metadata")))
+        where = f"{path} is damaged: its metadata"
+        source = metadata.get(SOURCE_KEY.encode())
+        return cls(
+            path,
+            _totals(parse_json(metadata[METADATA_KEY.encode()], where)),
+            Source.from_json(parse_json(source, where)) if source else None,
+        )
 
     def check_vocab(self, fingerprint: str) -> None:
         """Raises EngramError when the counts were made with another vocabulary."""

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
 from hashing.ngrams import partition_kernel as kernel
-from hashing.ngrams.counts import FORMAT, METADATA_KEY, NgramCounts, Totals
+from hashing.ngrams.counts import FORMAT, METADATA_KEY, SOURCE_KEY, NgramCounts, Totals
 from hashing.ngrams.packing import Packing
 from hashing.ngrams.runs import DiskRun, Run, merged_windows, window_count
 from hashing.ngrams.scratch import Scratch
+from hashing.ngrams.source import Source
 
 WINDOW_TOKENS = 1 << 17  # of the corpus for each window, if n-grams were spread evenly
 WAITING = 2  # tables that wait to be written, beside the one that is: what there is to encode while n-grams are scattered
@@ -30,13 +31,15 @@ ENCODED_AT_ONCE = 1 << 16  # values of a column; Arrow's own 1024 take a twentie
 NARROW_TOKENS = 1 << 31  # a corpus of fewer has counts that fit 32 bits
 
 
-def schema_of(totals: Totals) -> pa.Schema:
+def schema_of(totals: Totals, source: Source | None = None) -> pa.Schema:
     """The columns and metadata of a file of counts; only ids that some order lacks may be null: others are written faster."""
     shortest, longest = totals.orders[0], totals.orders[-1]
     ids = [pa.field(f"id_{i}", pa.int32(), nullable=i > shortest) for i in range(1, longest + 1)]
     count_type = pa.int32() if totals.tokens < NARROW_TOKENS else pa.int64()
     counts = [pa.field(name, count_type, nullable=False) for name in ("count", "documents")]
     metadata = {METADATA_KEY: json.dumps({"format": FORMAT, **asdict(totals)}, sort_keys=True)}
+    if source:
+        metadata[SOURCE_KEY] = source.to_json()
     return pa.schema([pa.field("order", pa.int8(), nullable=False), *ids, *counts], metadata)
 
 
@@ -56,9 +59,9 @@ def merged_tables(totals: Totals, order: int, runs: Sequence[DiskRun], windows: 
         yield table_of(schema, order, totals.packing, run)
 
 
-def write_counts(path: Path, totals: Totals, tables: Iterable[pa.Table]) -> None:
+def write_counts(path: Path, totals: Totals, tables: Iterable[pa.Table], source: Source | None = None) -> None:
     """Writes tables as they come, each a row group."""
-    schema = schema_of(totals)
+    schema = schema_of(totals, source)
     split = dict.fromkeys(schema.names[1:], "BYTE_STREAM_SPLIT")
     options: dict[str, Any] = {"use_dictionary": False, "write_statistics": ["order"], "column_encoding": split}
     options["write_batch_size"] = ENCODED_AT_ONCE

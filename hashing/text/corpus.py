@@ -1,166 +1,241 @@
 """Documents of text, streamed from files.
 
-A document is a whole text file, a line of JSONL, or a row of Parquet; a text file longer than `MAX_DOCUMENT_CHARS` becomes
-several documents, cut at line ends, so that memory does not grow with the corpus. Plain, gzip and zstd files are read alike.
+A document is a whole text file, a value of a JSON file, a line of JSONL, or a row of Parquet; a text file longer than
+`MAX_DOCUMENT_CHARS` becomes several documents, cut at line ends, so that memory does not grow with the corpus. Plain, gzip and
+zstd files are read alike. Where documents are few they are split further, and which side one is on follows from its text
+(`hashing/text/sides.py`), unless files are named that are the whole validation side.
 
-A document's side (training or validation) follows from its text alone, so the same file falls on the same side whatever it is
-called and wherever it lies, and a duplicate never leaks from one side to the other.
+What a run remembers of its corpus is the Corpus itself as sorted JSON, with absolute paths and a format number.
 """
 
-import gzip
-import io
 import json
-import re
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import TextIO
 
+from hashing.base.atomic import write_text
 from hashing.base.errors import EngramError, UsageError
+from hashing.base.json_object import read_json
 from hashing.base.path_argument import check_path
+from hashing.text.reading import NoTextsError, Reading, Remark
+from hashing.text.records import Texts, json_lines, json_values, parquet_rows
+from hashing.text.sides import Side, divide, position
+from hashing.text.text_file import TextFile, content_suffix, refuse_nul
 
 MAX_DOCUMENT_CHARS = 1 << 20
-VALIDATION_SHARE = 32  # one document in so many is kept for validation
-SNIFFED_BYTES = 8192
-
-Side = Literal["train", "validation"]
-
-
-class NotTextError(EngramError):
-    """A file that was taken for text is something else."""
-
-
-SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: no character, and no byte sequence stands for it
+VALIDATION_SHARE = 1 / 32
+INSTALLED = {"site-packages", "dist-packages", "__pycache__"}
+CORPUS_FORMAT = 1
+MAX_BYTES = 1 << 24  # of a saved corpus, which holds paths and a few short values
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     name: str
     text: str
-
-    @property
-    def side(self) -> Side:
-        digest = blake2b(self.text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        return "validation" if int.from_bytes(digest, "little") % VALIDATION_SHARE == 0 else "train"
+    side: Side
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
     """Text under files and folders; with no path, the source of the Python standard library on this machine.
 
-    A file named outright must be readable text; in a folder, hidden files and files that are not UTF-8 text are passed over.
+    A file named outright must be readable text; in a folder, what is none is passed over, and `reading` tells so.
     """
 
     paths: tuple[Path, ...] = ()
     text_key: str = "text"
     text_column: str = "text"
+    encoding: str = ""  # of files that are not UTF-8 and have no byte-order mark; "" passes them over
+    validation: tuple[Path, ...] = ()  # the whole validation side; with none, it is a share of the documents
+    validation_share: float = VALIDATION_SHARE
+    reading: Reading = field(default_factory=Reading, init=False, compare=False, repr=False)  # what the last pass came to
 
     def __post_init__(self) -> None:
-        """Raises UsageError for texts, and for one path, in place of a tuple of Paths."""
-        if not isinstance(self.paths, tuple):
-            raise UsageError(f"Corpus got {self.paths!r}, expected a tuple of Paths", hint=f'(Path("{self.paths}"),)')
-        for path in self.paths:
-            check_path(path, "Corpus")
+        for paths in (self.paths, self.validation):
+            if not isinstance(paths, tuple):
+                raise UsageError(f"Corpus got {paths!r}, expected a tuple of Paths", hint=f'(Path("{paths}"),)')
+            for path in paths:
+                check_path(path, "Corpus")
+        if not 0 < self.validation_share < 1:
+            raise UsageError(
+                f"a validation share of {self.validation_share:g} leaves one side empty", hint="it is a part of 1, as in 0.05"
+            )
+        if self.encoding:
+            check_encoding(self.encoding)
 
     @property
     def roots(self) -> tuple[Path, ...]:
         return self.paths or (Path(sysconfig.get_path("stdlib")),)
 
+    @property
+    def described(self) -> str:
+        """Where it lies, as a person would say it."""
+        places = _listed(self.paths) if self.paths else "the Python standard library's source"
+        return f"{places}, validated on {_listed(self.validation)}" if self.validation else places
+
+    def save(self, path: Path) -> None:
+        members = asdict(self) | {"format": CORPUS_FORMAT}
+        del members["reading"]
+        for name in ("paths", "validation"):
+            members[name] = [str(given.absolute()) for given in members[name]]
+        write_text(path, json.dumps(members, sort_keys=True, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Corpus":
+        """Raises EngramError when the file is missing, or is no corpus that this version knows."""
+        members = read_json(path, MAX_BYTES)
+        members.check_names("encoding", "format", "paths", "text_column", "text_key", "validation", "validation_share")
+        members.integer("format", CORPUS_FORMAT, CORPUS_FORMAT)
+        try:
+            return cls(
+                paths=tuple(map(Path, members.texts("paths"))),
+                text_key=members.text("text_key"),
+                text_column=members.text("text_column"),
+                encoding=members.text("encoding"),
+                validation=tuple(map(Path, members.texts("validation"))),
+                validation_share=members.number("validation_share"),
+            )
+        except UsageError as e:
+            raise EngramError(f"{path}: {e}", hint=e.hint) from e
+
+    @property
+    def file_bytes(self) -> int:
+        """How large its files are, together. Raises EngramError as `files` does."""
+        return sum(file.stat().st_size for file, _ in self.files())
+
     def files(self) -> list[tuple[Path, bool]]:
-        """Every file with whether it was named outright, folders walked in sorted order.
+        """Every file with whether it was named outright, folders walked in sorted order, validation files first.
 
         Raises EngramError when a path does not exist, is neither file nor folder, or nothing is found.
         """
-        found: list[tuple[Path, bool]] = []
-        for root in self.roots:
-            if not root.exists():
-                raise EngramError(f"no such file or folder: {root}", hint="name a text file or a folder of them")
-            refuse_pipe(root)
-            found += [(file, False) for file in self._walk(root)] if root.is_dir() else [(root, True)]
-        if not found:
-            raise EngramError(f"the corpus is empty: no file in {', '.join(map(str, self.roots))}")
-        return found
-
-    def _walk(self, root: Path) -> list[Path]:
-        pattern = "*" if self.paths else "*.py"
-        skipped = {"site-packages", "dist-packages", "__pycache__"}
-        inside = (file for file in sorted(root.rglob(pattern)) if file.is_file())
-        return [
-            file for file in inside if not any(part.startswith(".") or part in skipped for part in file.relative_to(root).parts)
-        ]
+        own = Reading()
+        given = self._files_under(self.validation, own) if self.validation else []
+        return given + self._training_files(given, own)
 
     def documents(self) -> Iterator[Document]:
-        """Streams every document in a fixed order.
+        """Streams every document in a fixed order, and leaves in `reading` what there is to say of it.
 
         Raises EngramError for unreadable data, for a file that changes while it is read, or when there is no text at all.
         """
+        self.reading.begin()
+        yield from self._with_given_validation() if self.validation else self._divided()
+
+    def _divided(self) -> Iterator[Document]:
+        files = self._files_under(self.roots, self.reading)
+        division = divide(lambda: (text for _, text in self._texts(files, self.roots, Reading())), self.validation_share)
+        for name, text in self._texts(files, self.roots, self.reading):
+            pieces = list(division.pieces(text))
+            if len(pieces) > 1:
+                self.reading.add(Remark.SPLIT, name)
+                self.reading.pieces += len(pieces)
+            for number, piece in enumerate(pieces):
+                yield Document(f"{name}#{number}" if len(pieces) > 1 else name, piece, division.side(piece))
+
+    def _with_given_validation(self) -> Iterator[Document]:
+        """The validation files' documents and then the others, in memory that grows by a number for each of the former."""
+        files = self._files_under(self.validation, self.reading)
+        validating = set()
+        for name, text in self._texts(files, self.validation, self.reading):
+            validating.add(position(text))
+            yield Document(name, text, "validation")
+        for name, text in self._texts(self._training_files(files, self.reading), self.roots, self.reading):
+            if position(text) in validating:
+                self.reading.add(Remark.DUPLICATE, name)
+            else:
+                yield Document(name, text, "train")
+
+    def _training_files(self, validating: list[tuple[Path, bool]], reading: Reading) -> list[tuple[Path, bool]]:
+        taken = {file.resolve() for file, _ in validating}
+        files = [(file, named) for file, named in self._files_under(self.roots, reading) if file.resolve() not in taken]
+        if not files:
+            raise EngramError(f"nothing is left to train on: every file of {_listed(self.roots)} is a validation file")
+        return files
+
+    def _files_under(self, roots: tuple[Path, ...], reading: Reading) -> list[tuple[Path, bool]]:
+        found: list[tuple[Path, bool]] = []
+        for root in roots:
+            if not root.exists():
+                raise EngramError(f"no such file or folder: {root}", hint="name a text file or a folder of them")
+            refuse_pipe(root)
+            found += [(file, False) for file in self._walk(root, reading)] if root.is_dir() else [(root, True)]
+        if not found:
+            raise EngramError(f"the corpus is empty: no file in {_listed(roots)}")
+        return found
+
+    def _walk(self, root: Path, reading: Reading) -> Iterator[Path]:
+        for file in sorted(root.rglob("*" if self.paths else "*.py")):
+            if file.is_file():
+                if any(part.startswith(".") or part in INSTALLED for part in file.relative_to(root).parts):
+                    if self.paths:
+                        reading.add(Remark.HIDDEN, str(file))
+                else:
+                    yield file
+
+    def _texts(self, files: list[tuple[Path, bool]], roots: tuple[Path, ...], reading: Reading) -> Texts:
+        """Every text that is not empty, with its name, of files found under the roots."""
         empty = True
-        for file, named in self.files():
+        for file, named in files:
             before = _state(file)
-            for document in self._read(file, named):
-                if document.text:
+            for name, text in self._read(file, named, reading):
+                if text:
                     empty = False
-                    yield document
+                    yield name, text
             if _state(file) != before:
                 raise EngramError(f"{file} changed while it was read", hint="read a copy that nothing writes to")
         if empty:
-            raise EngramError(f"the corpus is empty: no text in {', '.join(map(str, self.roots))}")
+            raise EngramError(f"the corpus is empty: no text in {_listed(roots)}", hint="; ".join(reading.notes()))
 
-    def _read(self, file: Path, named: bool) -> Iterator[Document]:
-        kind = content_suffix(file)
-        if kind == ".parquet":
-            yield from self._read_parquet(file)
-        elif named or is_text(file):
-            try:
-                yield from self._read_jsonl(file) if kind in {".jsonl", ".ndjson"} else _read_plain(file)
-            except NotTextError:
-                if named:
-                    raise
-
-    def _read_jsonl(self, file: Path) -> Iterator[Document]:
-        with open_text(file) as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield Document(f"{file}:{number}", self._json_text(line, f"{file}:{number}"))
-
-    def _json_text(self, line: str, where: str) -> str:
+    def _read(self, file: Path, named: bool, reading: Reading) -> Texts:
+        """The texts of one file; those of a folder's up to the first fault."""
+        read = 0
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as e:
-            raise EngramError(f"{where} is not JSON: {e.msg} at column {e.colno}") from e
-        except (ValueError, RecursionError) as e:
-            raise EngramError(f"{where} is not JSON that can be read: {e}") from e
-        text = record.get(self.text_key) if isinstance(record, dict) else None
-        if not isinstance(text, str):
-            keys = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-            raise EngramError(f'{where} has no text under "{self.text_key}"; found {keys}', hint="name the key with --text-key")
-        if SURROGATE.search(text):
-            raise EngramError(f"{where} is no text: it holds half of a surrogate pair")
-        return text
+            for record in self._records(file, named, reading):
+                yield record
+                read += 1
+        except NoTextsError as e:
+            if named:
+                raise
+            if read:
+                reading.add(Remark.BROKEN_OFF, str(e))
+            else:
+                reading.add(e.remark, str(e) if e.remark in {Remark.NO_TEXTS, Remark.NOT_JSON} else str(file))
 
-    def _read_parquet(self, file: Path) -> Iterator[Document]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def _records(self, file: Path, named: bool, reading: Reading) -> Texts:
+        if (kind := content_suffix(file)) == ".parquet":
+            yield from parquet_rows(file, self.text_column)
+            return
+        source = TextFile.recognise(file, self.encoding)
+        if source.html and not named:
+            raise NoTextsError(Remark.HTML, f"{file} is HTML")
+        if source.html:
+            reading.add(Remark.MARKUP, str(file))
+        if source.encoding not in {"utf-8", "utf-8-sig"}:
+            reading.add(Remark.DECODED, f"{file} ({source.encoding})")
+        with source.open() as stream:
+            if kind in {".jsonl", ".ndjson"}:
+                yield from json_lines(stream, file, self.text_key)
+            elif kind == ".json":
+                yield from json_values(stream, file, self.text_key)
+            else:
+                yield from _parts(stream, file)
 
-        try:
-            with pq.ParquetFile(file) as table:
-                if self.text_column not in table.schema_arrow.names:
-                    names = ", ".join(table.schema_arrow.names)
-                    raise EngramError(
-                        f'{file} has no column "{self.text_column}"; it has {names}', hint="name the column with --text-column"
-                    )
-                rows = 0
-                for batch in table.iter_batches(batch_size=256, columns=[self.text_column]):
-                    for text in batch.column(0).to_pylist():
-                        rows += 1
-                        if text is not None and not isinstance(text, str):
-                            raise EngramError(f'{file}: column "{self.text_column}" holds {type(text).__name__}, expected text')
-                        yield Document(f"{file}:{rows}", text or "")
-        except pa.ArrowInvalid as e:
-            raise EngramError(f"{file} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
+
+def check_encoding(name: str) -> None:
+    """Raises UsageError for a name that is of no encoding of text."""
+    from difflib import get_close_matches
+    from encodings.aliases import aliases
+
+    try:
+        b"a".decode(name)
+    except UnicodeError:
+        return  # known, though it takes more than a byte
+    except (LookupError, ValueError) as e:
+        near = get_close_matches(name.lower().replace("-", "_"), aliases, 1)
+        hint = f"did you mean {near[0]}?" if near else "the names are Python's, as latin-1, cp1252, utf-16-le or shift_jis"
+        raise UsageError(f'no encoding of text is called "{name}"', hint=hint) from e
 
 
 def refuse_pipe(path: Path) -> None:
@@ -175,68 +250,19 @@ def _state(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def content_suffix(file: Path) -> str:
-    """The file's ending, looking through a compression's."""
-    suffixes = [s.lower() for s in file.suffixes]
-    if suffixes and suffixes[-1] in {".gz", ".zst"}:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+def _listed(paths: tuple[Path, ...]) -> str:
+    return ", ".join(map(str, paths))
 
 
-@contextmanager
-def open_bytes(file: Path) -> Iterator[IO[bytes]]:
-    """Decompressed. Raises EngramError when the file is damaged."""
-    import zlib
-
-    import zstandard
-
-    try:
-        match file.suffix.lower():
-            case ".gz":
-                with gzip.open(file, "rb") as stream:
-                    yield cast("IO[bytes]", stream)
-            case ".zst":
-                with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-                    yield stream
-            case _:
-                with file.open("rb") as raw:
-                    yield raw
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as e:
-        raise EngramError(f"{file} is damaged: {e}") from e
-
-
-@contextmanager
-def open_text(file: Path) -> Iterator[io.TextIOWrapper]:
-    """The file's text, decompressed. Raises EngramError when it is not UTF-8 or is damaged."""
-    try:
-        with open_bytes(file) as stream:
-            yield io.TextIOWrapper(stream, encoding="utf-8", newline="")
-    except UnicodeDecodeError as e:
-        raise NotTextError(f"{file} is not UTF-8 text: byte 0x{e.object[e.start]:02x} cannot be decoded") from e
-
-
-def is_text(file: Path) -> bool:
-    """Whether the file begins like UTF-8 text (a character cut off at the end of the sample does not count against it)."""
-    with open_bytes(file) as stream:
-        sample = stream.read(SNIFFED_BYTES)
-    if b"\0" in sample:
-        return False
-    try:
-        sample.decode("utf-8")
-    except UnicodeDecodeError as e:
-        return len(sample) == SNIFFED_BYTES and e.start > SNIFFED_BYTES - 4
-    return True
-
-
-def _read_plain(file: Path) -> Iterator[Document]:
-    with open_text(file) as stream:
-        text = stream.read(MAX_DOCUMENT_CHARS)
-        if "\0" in text:
-            raise NotTextError(f"{file} is not text: it holds NUL bytes")
-        parts = 0
-        while len(text) == MAX_DOCUMENT_CHARS:
-            cut = text.rfind("\n") + 1 or len(text)
-            yield Document(f"{file}#{parts}", text[:cut])
-            parts += 1
-            text = text[cut:] + stream.read(MAX_DOCUMENT_CHARS - len(text[cut:]))
-        yield Document(f"{file}#{parts}" if parts else str(file), text)
+def _parts(stream: TextIO, file: Path) -> Texts:
+    """A text of any length, in parts that end at line ends where they can."""
+    text = stream.read(MAX_DOCUMENT_CHARS)
+    parts = 0
+    while len(text) == MAX_DOCUMENT_CHARS:
+        refuse_nul(file, text)
+        cut = text.rfind("\n") + 1 or len(text)
+        yield f"{file}#{parts}", text[:cut]
+        parts += 1
+        text = text[cut:] + stream.read(MAX_DOCUMENT_CHARS - len(text[cut:]))
+    refuse_nul(file, text)
+    yield f"{file}#{parts}" if parts else str(file), text

@@ -46,8 +46,10 @@ class Shard:
                 yield piece
 
 
-def text_pieces(corpus: Corpus, tokenizer: Tokenizer, read: Callable[[int], None] = lambda _: None) -> Iterator[Piece]:
-    """`read` is told how many bytes of text were taken up."""
+def text_pieces(
+    corpus: Corpus, tokenizer: Tokenizer, end_id: int, read: Callable[[int], None] = lambda _: None
+) -> Iterator[Piece]:
+    """Every document of either side, `end_id` last; `read` is told how many bytes of text were taken up."""
 
     def texts() -> Iterator[str]:
         for document in corpus.documents():
@@ -55,7 +57,7 @@ def text_pieces(corpus: Corpus, tokenizer: Tokenizer, read: Callable[[int], None
             yield document.text
 
     for batch in _batches(texts()):
-        for ids in encode_documents(tokenizer, batch):
+        for ids in encode_documents(tokenizer, end_id, batch):
             yield Piece(np.array(ids, np.int32))
 
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from hashing.base.errors import EngramError
 from hashing.base.regular_file import regular_size
 
-END_OF_TEXT = ("<|endoftext|>", "<｜end▁of▁sentence｜>", "<|end_of_text|>", "<|im_end|>", "<eos>", "</s>", "[SEP]")
+TRAINED_END_OF_TEXT = "<|endoftext|>"
 ENCODED_AT_ONCE = 64  # documents
 
 
@@ -18,16 +18,22 @@ def load_tokenizer(source: str) -> Tokenizer:
 
     Raises EngramError when the file is missing or broken, or the hub does not answer.
     """
+    if is_hub_id(source):
+        return _fetch_tokenizer(source)
     path = Path(source)
     if path.is_dir():
         path = path / "tokenizer.json"
-    if path.exists():
-        return _read_tokenizer(path)
-    if source.count("/") > 1 or source.endswith(".json") or source.startswith((".", "/", "~")) or Path(source).is_dir():
+    if not path.exists():
         raise EngramError(
             f"no such file: {path}", hint="name a tokenizer.json, a folder holding one, or a hub id such as owner/name"
         )
-    return _fetch_tokenizer(source)
+    return _read_tokenizer(path)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a tokenizer is to be had from the hub: nothing here is called so, and it does not look like a path."""
+    looks_like_path = source.count("/") > 1 or source.endswith(".json") or source.startswith((".", "/", "~"))
+    return not looks_like_path and not Path(source).exists()
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
@@ -60,7 +66,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=[END_OF_TEXT[0]],
+        special_tokens=[TRAINED_END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -68,18 +74,9 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     return tokenizer
 
 
-def end_of_text_id(tokenizer: Tokenizer) -> int:
-    """The id that ends a document. Raises EngramError when the tokenizer has none of the usual ones."""
-    for token in END_OF_TEXT:
-        if (token_id := tokenizer.token_to_id(token)) is not None:
-            return int(token_id)
-    raise EngramError(f"the tokenizer has no end-of-text token; looked for {', '.join(END_OF_TEXT)}")
-
-
-def encode_documents(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
-    """Token ids of each document in order, its end-of-text token last."""
-    end = end_of_text_id(tokenizer)
+def encode_documents(tokenizer: Tokenizer, end_id: int, texts: Iterable[str]) -> Iterator[list[int]]:
+    """Token ids of each document in order, `end_id` last."""
     source = iter(texts)
     while batch := list(islice(source, ENCODED_AT_ONCE)):
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-            yield [*encoding.ids, end]
+            yield [*encoding.ids, end_id]

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from hashing.text.tokenizer import end_of_text_id
 from runtime.device import default_device
 from runtime.lookup import Lookup
 from runtime.model.language_model import LanguageModel
 from runtime.placement.placement import PlacementName, check_placement
 from runtime.run import Run
 from runtime.serve.sampler import Sampler, Sampling
-from runtime.serve.sequence import Sequence as DecodedSequence
+from runtime.sequence import Sequence as DecodedSequence
 from runtime.serve.threads import choose_threads
 from runtime.trained_run import TrainedRun
 
@@ -36,7 +35,7 @@ class Generator:
         check_placement(placement)
         tokenizer = run.tokenizer()
         trained = TrainedRun.load(run, default_device())
-        generator = cls(trained.model, tokenizer, trained.lookup(placement), end_of_text_id(tokenizer))
+        generator = cls(trained.model, tokenizer, trained.lookup(placement), trained.vocab.end_of_text_id)
         choose_threads(lambda: generator.sequence().feed([generator.end_id]))
         return generator
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from hashing.base.json_object import INT64_MAX
-from hashing.text.corpus import SURROGATE
+from hashing.text.text_file import SURROGATE
 from runtime.serve.generator import Generator
 from runtime.serve.sampler import Sampling
 

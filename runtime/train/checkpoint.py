@@ -1,30 +1,36 @@
 """What a training leaves behind: the model, the tables and the optimiser's state of one step.
 
-    train/step-<n>/   model.safetensors · tables.zarr · optimizer.safetensors
+    train/step-<n>/   model.safetensors · tables.zarr · optimizer.safetensors · progress.json
 
-The folder appears whole or not at all, and only then are older ones removed, so a kill at any moment leaves one to go on
-from. The model and tables that the other commands use are hard links to those of the newest checkpoint; both carry its step
-and the spec's fingerprint, and are refused when theirs differ. A run without memory has no `tables.zarr`, and the spec "none".
+The folder appears whole or not at all, and only then are others removed, so a kill at any moment leaves one to go on from. Two
+are kept: the newest, and the one whose validation was best. The model and tables that the other commands use are hard links to
+those of the newest; both carry its step and the spec's fingerprint, and are refused when theirs differ. That of step 0 has no
+optimiser's state, since a training that begins has none. A run without memory has no `tables.zarr`, and the spec "none".
 """
 
+import fcntl
+import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from hashing.base.atomic import atomic_path, remove
+from hashing.base.json_object import read_json
 from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
 from runtime.model.language_model import LanguageModel
+from runtime.replacement import locked, replacing
 from runtime.run import Run
-from runtime.tensor_file import NO_SPEC, load_tensors, save_tensors
+from runtime.tensor_file import NO_SPEC, load_tensors, read_metadata, save_tensors
 from runtime.train.row_table import RowTable
 from table.store.store import TableStore, write_store
 
 ROW_STATE = ("moment", "square", "updates")
+MAX_BYTES = 1 << 16  # of progress.json, which holds two numbers
 
 
 @dataclass(slots=True)
@@ -35,11 +41,61 @@ class State:
     optimizer: torch.optim.Optimizer
     tables: dict[int, RowTable]
     step: int = 0
+    elapsed_sec: float = 0.0  # of training, with its validations and checkpoints
 
 
-def save_checkpoint(run: Run, state: State, spec: HashSpec | None, vocab: CanonicalVocab) -> None:
-    folder = run.train_folder / f"step-{state.step:07}"
-    with atomic_path(folder) as partial:
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the model does not say of its step."""
+
+    elapsed_sec: float
+    validation_nats: float | None  # None where the step had no validation
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    folder: Path
+
+    @property
+    def step(self) -> int:
+        return int(self.folder.name.removeprefix("step-"))
+
+    def vocab(self) -> str | None:
+        """The fingerprint of the vocabulary that the model reads; None where version 0.1 wrote it, which did not say."""
+        return read_metadata(self.folder / "model.safetensors").get("vocab")
+
+    def progress(self) -> Progress:
+        path = self.folder / "progress.json"
+        if not path.exists():  # as version 0.1 left it
+            return Progress(0.0, None)
+        content = read_json(path, MAX_BYTES)
+        return Progress(
+            content.number("elapsed_sec"), None if content.is_null("validation_nats") else content.number("validation_nats")
+        )
+
+    @property
+    def validation_nats(self) -> float:
+        """Infinite where the step had no validation."""
+        found = self.progress().validation_nats
+        return float("inf") if found is None else found
+
+
+def checkpoints(train_folder: Path) -> list[Checkpoint]:
+    """Those that are whole, in order of their steps."""
+    found = [Checkpoint(path) for path in train_folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def best(found: list[Checkpoint]) -> Checkpoint:
+    """The one with the lowest validation; of equals, and where none was validated, the newest."""
+    return min(reversed(found), key=lambda checkpoint: checkpoint.validation_nats)
+
+
+def save_checkpoint(
+    train_folder: Path, state: State, spec: HashSpec | None, vocab: CanonicalVocab, validation_nats: float | None
+) -> Checkpoint:
+    checkpoint = Checkpoint(train_folder / f"step-{state.step:07}")
+    with atomic_path(checkpoint.folder) as partial:
         partial.mkdir(parents=True)
         spec_name = spec.fingerprint if spec else NO_SPEC
         metadata = {"step": str(state.step), "spec": spec_name, "vocab": vocab.fingerprint}
@@ -47,11 +103,11 @@ def save_checkpoint(run: Run, state: State, spec: HashSpec | None, vocab: Canoni
         if spec:
             weights = {layer: table.weight.cpu().numpy() for layer, table in state.tables.items()}
             write_store(partial / "tables.zarr", spec, vocab.mapping, weights, state.step)
-        save_tensors(_optimizer_tensors(state), partial / "optimizer.safetensors", metadata)
-    publish(run, folder)
-    for older in run.train_folder.glob("step-*"):
-        if older != folder:
-            remove(older)
+        if state.step:
+            save_tensors(_optimizer_tensors(state), partial / "optimizer.safetensors", metadata)
+        progress = Progress(state.elapsed_sec, validation_nats)
+        (partial / "progress.json").write_text(json.dumps(asdict(progress), sort_keys=True))
+    return checkpoint
 
 
 def _optimizer_tensors(state: State) -> dict[str, Tensor]:
@@ -67,38 +123,42 @@ def _optimizer_tensors(state: State) -> dict[str, Tensor]:
     return tensors
 
 
-def latest_checkpoint(run: Run) -> Path | None:
-    return max((p for p in run.train_folder.glob("step-*") if p.suffix == ""), default=None)
-
-
-def checkpoint_vocab(folder: Path) -> str | None:
-    """The fingerprint of the vocabulary that a checkpoint's model reads; None where version 0.1 wrote it, which did not say."""
-    return load_tensors(folder / "model.safetensors")[1].get("vocab")
-
-
-def load_checkpoint(folder: Path, state: State) -> None:
-    """Puts a checkpoint's numbers into the state."""
+def load_checkpoint(checkpoint: Checkpoint, state: State) -> None:
+    """Puts a checkpoint's numbers into the state of a training that begins."""
+    if checkpoint.step == 0:
+        return
+    folder = checkpoint.folder
     state.model.load_state_dict(load_tensors(folder / "model.safetensors")[0])
-    tensors, metadata = load_tensors(folder / "optimizer.safetensors")
-    for layer, table in state.tables.items():
+    tensors, _ = load_tensors(folder / "optimizer.safetensors")
+    if state.tables:
         store = TableStore.open(folder / "tables.zarr")
-        table.weight.copy_(torch.from_numpy(store.layer(layer).copy()))
-        for key in ROW_STATE:
-            getattr(table, key).copy_(tensors[f"layers/{layer}/{key}"])
+        for layer, table in state.tables.items():
+            table.weight.copy_(torch.from_numpy(store.layer(layer).copy()))
+            for key in ROW_STATE:
+                getattr(table, key).copy_(tensors[f"layers/{layer}/{key}"])
     for name, parameter in state.model.named_parameters():
         prefix = f"{name}/"
         state.optimizer.state[parameter] = {
             key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
         }
-    state.step = int(metadata["step"])
+    state.step, state.elapsed_sec = checkpoint.step, checkpoint.progress().elapsed_sec
 
 
-def publish(run: Run, folder: Path) -> None:
-    """Makes a checkpoint's model and tables the run's own."""
-    own, model = run.model_path, folder / "model.safetensors"
-    if not (own.exists() and own.samefile(model)):  # renaming one name of a file to another of its names does nothing
-        with atomic_path(own) as partial:
-            os.link(model, partial)
-    if (tables := folder / "tables.zarr").exists():
-        with atomic_path(run.tables_path) as partial:
-            shutil.copytree(tables, partial, copy_function=os.link)
+def link(checkpoint: Checkpoint, folder: Path) -> None:
+    """Gives a checkpoint's model and tables second names in a folder."""
+    os.link(checkpoint.folder / "model.safetensors", folder / "model.safetensors")
+    if (tables := checkpoint.folder / "tables.zarr").exists():
+        shutil.copytree(tables, folder / "tables.zarr", copy_function=os.link)
+
+
+def publish(run: Run) -> None:
+    """Makes the newest checkpoint's model and tables the run's own, and removes those that are neither newest nor best."""
+    found = checkpoints(run.train_folder)
+    newest = found[-1]
+    if not (run.model_path.exists() and run.model_path.samefile(newest.folder / "model.safetensors")):
+        with replacing(run.folder) as fresh:
+            link(newest, fresh)
+    with locked(run.folder, fcntl.LOCK_EX):
+        for checkpoint in found:
+            if checkpoint not in (newest, best(found)):
+                remove(checkpoint.folder)

@@ -1,14 +1,13 @@
-"""Training: one pass over the recipe's steps, interruptible at any moment.
+"""Training: one pass over the recipe's steps or minutes, interruptible at any moment.
 
 A step addresses its batch, reads the unique rows of each layer as leaves, and updates those by Adam and everything else by
 AdamW. Products are computed in bfloat16 (autocast) where that is faster; the run remembers which.
 """
 
-import json
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashing.base.atomic import remove, write_text
+from hashing.base.errors import EngramError
 from hashing.spec import HashSpec
 from hashing.text.corpus import Corpus
-from hashing.vocab import CanonicalVocab
-from runtime.config import RunConfig
+from runtime.config import Recipe, RunConfig
 from runtime.device import autocast, default_device
 from runtime.lookup import Addressing, Lookup
 from runtime.model.language_model import LanguageModel
+from runtime.replacement import WriterLock, replacing
 from runtime.run import Run
+from runtime.sequence import Sequence
 from runtime.tokens import Tokens, encode_corpus
 from runtime.train.batches import Batches
-from runtime.train.checkpoint import State, checkpoint_vocab, latest_checkpoint, load_checkpoint, publish, save_checkpoint
+from runtime.train.checkpoint import State, checkpoints, link, load_checkpoint, publish, save_checkpoint
+from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import adamw
 from runtime.train.row_table import RowTable, RowTables
+from runtime.train.schedule import Schedule
 from runtime.validation import Validation, validate
 
 MAX_GRADIENT_NORM = 1.0
@@ -42,93 +44,151 @@ class Report:
     step: int
     loss: float  # nats per token
     tokens_per_sec: float
+    elapsed_sec: float  # of training
+    passed: float  # the share of the training that is over
     validation: Validation | None = None
+    sample: str | None = None  # what the model wrote at a validation
+
+    def metrics(self) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "step": self.step,
+            "loss_nats": self.loss,
+            "tokens_per_sec": self.tokens_per_sec,
+            "elapsed_sec": self.elapsed_sec,
+        }
+        if self.validation:
+            line |= {"validation_nats": self.validation.nats_per_token, "bits_per_byte": self.validation.bits_per_byte}
+        return line if self.sample is None else {**line, "sample": self.sample}
 
 
 class Trainer:
-    """A run in training; `Trainer.start` begins one and `Trainer.resume` goes on with one."""
+    """A run in training; `Trainer.start` begins one and `Trainer.resume` goes on with one.
 
-    def __init__(self, run: Run, config: RunConfig, vocab: CanonicalVocab, tokens: Tokens) -> None:
-        self.run, self.config, self.vocab, self.tokens = run, config, vocab, tokens
+    It is the run's one writer until its steps are done, or until it is closed or forgotten.
+    """
+
+    _lock: ExitStack  # that holds the run's WriterLock
+
+    def __init__(self, run: Run, config: RunConfig, tokens: Tokens) -> None:
+        self.run, self.config, self.tokens = run, config, tokens
         self.recipe, self.device = config.recipe, default_device()
-        self.addressing = Addressing(vocab, config.spec) if config.spec else None
+        self.vocab, self.tokenizer = run.vocab(), run.tokenizer()
+        self.schedule = Schedule(config.recipe)
+        self.addressing = Addressing(self.vocab, config.spec) if config.spec else None
         self.batches = Batches(tokens.ids("train"), self.recipe.batch, self.recipe.length, self.recipe.seed)
         torch.manual_seed(self.recipe.seed)
         model = LanguageModel(config.model).to(self.device)
         self.state = State(model, adamw(model, self.recipe), self._tables(config.spec) if config.spec else {})
+        self.last_validation: Validation | None = None
+        self._trained_tokens, self._trained_sec = 0, 0.0
 
     def _tables(self, spec: HashSpec) -> dict[int, RowTable]:
         """New tables of every layer, each from a seed of its own."""
         shape, seed = (self.config.head_dim, self.recipe.row_std), self.recipe.seed
         return {layer: RowTable.create(spec.rows(layer), *shape, seed + layer, self.device) for layer in spec.layers}
 
-    @property
-    def last_step(self) -> int:
-        assert self.recipe.steps is not None, "a budget of minutes is not followed yet"
-        return self.recipe.steps
-
     @classmethod
     def start(cls, run: Run, config: RunConfig, corpus: Corpus, advance: Callable[[int], None] = lambda _: None) -> "Trainer":
         """Encodes the corpus (`advance` hears of each document) and sets out; what an earlier training left is replaced.
 
-        The earlier training stays as it was until everything that the new one needs is there.
+        The earlier training stays as it was until everything of the new one is there, with a checkpoint of its step 0.
         """
-        fresh = run.folder / "train.new"
-        remove(fresh)
-        try:
-            tokens = encode_corpus(fresh / "tokens", corpus, run.tokenizer(), advance)
-            trainer = cls(run, config, run.vocab(), tokens)
-        except BaseException:
-            remove(fresh)
-            raise
-        for path in (run.config_path, run.model_path, run.tables_path, run.train_folder):
-            remove(path)
-        fresh.rename(run.train_folder)
-        config.save(run.config_path)
+        with ExitStack() as unless_started:
+            unless_started.enter_context(WriterLock(run.folder))
+            with replacing(run.folder) as fresh:
+                train, vocab = fresh / "train", run.vocab()
+                tokens = encode_corpus(train / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, advance)
+                trainer = cls(run, config, tokens)
+                link(save_checkpoint(train, trainer.state, config.spec, vocab, None), fresh)
+                corpus.save(fresh / "corpus.json")
+                config.save(fresh / "config.json")
+            trainer._lock = unless_started.pop_all()
         trainer.tokens = Tokens.open(run.train_folder / "tokens")
         return trainer
 
     @classmethod
-    def resume(cls, run: Run) -> "Trainer":
-        """From the newest checkpoint, or from the start where a kill came before the first one."""
+    def resume(cls, run: Run, **changes: Any) -> "Trainer":
+        """From the newest checkpoint, with fields of the recipe changed: a number of steps or minutes extends the training."""
         config, vocab = run.config(), run.vocab()
         if config.spec:
             run.check_vocab(config.spec, vocab)
-        trainer = cls(run, config, vocab, Tokens.open(run.train_folder / "tokens"))
-        if folder := latest_checkpoint(run):
-            run.check_fingerprint(checkpoint_vocab(folder) or vocab.fingerprint, vocab)
-            load_checkpoint(folder, trainer.state)
-            publish(run, folder)
-        trainer._forget_after(trainer.state.step)
+        with ExitStack() as unless_started:
+            unless_started.enter_context(WriterLock(run.folder))
+            recipe = replace(config.recipe, **changes)
+            trainer = cls(run, replace(config, recipe=recipe), Tokens.open(run.train_folder / "tokens"))
+            if found := checkpoints(run.train_folder):
+                run.check_fingerprint(found[-1].vocab() or vocab.fingerprint, vocab)
+                load_checkpoint(found[-1], trainer.state)
+                publish(run)
+            if changes:
+                trainer._check_longer(config.recipe)
+                trainer.config.save(run.config_path)
+            Metrics(run.train_folder).forget_after(trainer.state.step)
+            trainer._lock = unless_started.pop_all()
         return trainer
 
+    def _check_longer(self, before: Recipe) -> None:
+        """Raises EngramError when a changed recipe leaves nothing to do."""
+        if self.recipe != before and self.is_over:
+            raise EngramError(
+                f"the training in {self.run.folder} is at step {self.state.step} after {self.state.elapsed_sec / 60:.1f} minutes, "
+                "as far as it would go",
+                hint="--resume takes the total of --steps or --minutes, those already done included",
+            )
+
     @property
-    def metrics_path(self) -> Path:
-        return self.run.train_folder / "metrics.jsonl"
+    def is_over(self) -> bool:
+        return self._reached or self.schedule.is_over(self.state.step, self.state.elapsed_sec)
+
+    @property
+    def _reached(self) -> bool:
+        """Whether the newest checkpoint's validation is as low as the recipe asks."""
+        aim = self.recipe.until_loss
+        found = checkpoints(self.run.train_folder) if aim is not None else []
+        return aim is not None and bool(found) and found[-1].validation_nats <= aim
+
+    def close(self) -> None:
+        self._lock.close()
 
     def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
         """Trains, yielding every step; when `stop` says so, saves and ends. Metrics are on disk before a step is yielded."""
-        interval = math.ceil(self.last_step / self.recipe.evaluations)
-        tokens, begin, at_begin = self.recipe.batch * self.recipe.length, time.perf_counter(), self.state.step
-        while self.state.step < self.last_step and not stop():
-            loss = self.train_step()
-            step = self.state.step
-            due = step % interval == 0 or step == self.last_step
-            speed = tokens * (step - at_begin) / (time.perf_counter() - begin)
-            report = Report(step, loss, speed, self.validate() if due else None)
-            self._record(report)
-            if due:
-                self._save()
-            yield report
-        if latest_checkpoint(self.run) != self.run.train_folder / f"step-{self.state.step:07}":
-            self._save()
+        metrics = MetricsWriter(Metrics(self.run.train_folder), self.state.step)
+        try:
+            while not self.is_over and not stop():
+                report = self._step()
+                metrics.write(report.metrics())
+                if report.validation:
+                    self._save(report.validation.nats_per_token)
+                yield report
+            if checkpoints(self.run.train_folder)[-1].step != self.state.step:
+                self._save(None)
+        finally:
+            metrics.close()
+            self.close()
+
+    def _step(self) -> Report:
+        """Takes a step, with its validation and its sample where they are due."""
+        state, began = self.state, time.perf_counter() - self.state.elapsed_sec
+        due = self.schedule.validations_due(state.step, state.elapsed_sec)
+        loss = self.train_step()
+        self._trained_tokens += self.recipe.batch * self.recipe.length
+        self._trained_sec += time.perf_counter() - began - state.elapsed_sec
+        speed = self._trained_tokens / self._trained_sec
+        state.elapsed_sec = time.perf_counter() - began
+        validation = sample = None
+        if self.schedule.validations_due(state.step, state.elapsed_sec) > due:
+            validation, sample = self.validate(), self.sample()
+            self.last_validation = validation
+        state.elapsed_sec = time.perf_counter() - began
+        passed = self.schedule.passed(state.step, state.elapsed_sec)
+        return Report(state.step, loss, speed, state.elapsed_sec, passed, validation, sample)
 
     def train_step(self) -> float:
         """One batch; its loss in nats per token."""
         inputs, targets = self.batches.at(self.state.step)
         rows = self.addressing.addresses(inputs).rows if self.addressing else {}
         leaves = {layer: self.state.tables[layer].read(rows[layer]) for layer in rows}
-        rate = self.recipe.learning_rate * self._schedule(self.state.step)
+        rate = self.recipe.learning_rate * self.schedule.rate(self.state.step, self.state.elapsed_sec)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         with autocast(self.device, self.config.precision):
@@ -144,30 +204,31 @@ class Trainer:
         self.state.step += 1
         return loss.item()
 
+    def lookup(self) -> Lookup | None:
+        """The way to the rows as they are now; None without memory."""
+        return Lookup(self.addressing, RowTables(self.state.tables)) if self.addressing else None
+
     def validate(self, memory: bool = True) -> Validation:
-        """The loss over the validation side, with the memory, if there is one, or with it suppressed."""
-        lookup = Lookup(self.addressing, RowTables(self.state.tables)) if memory and self.addressing else None
+        """The loss over the validation side, with the memory or with it suppressed."""
+        lookup = self.lookup() if memory else None
         return validate(self.state.model, self.tokens, self.recipe.length, self.config.precision, lookup)
 
-    def _save(self) -> None:
-        save_checkpoint(self.run, self.state, self.config.spec, self.vocab)
+    def sample(self) -> str | None:
+        """The recipe's prompt and the likeliest tokens after it; None where the recipe asks for none."""
+        prompt = self.tokenizer.encode(self.recipe.sample_prompt, add_special_tokens=False).ids
+        if not self.recipe.sample_tokens:
+            return None
+        sequence, following, ids = Sequence(self.state.model, self.lookup()), prompt or [self.vocab.end_of_text_id], list(prompt)
+        for _ in range(self.recipe.sample_tokens):
+            following = [int(sequence.feed(following).argmax())]
+            ids += following
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+
+    def _save(self, validation_nats: float | None) -> None:
+        began = time.perf_counter()
+        save_checkpoint(self.run.train_folder, self.state, self.config.spec, self.vocab, validation_nats)
+        publish(self.run)
+        self.state.elapsed_sec += time.perf_counter() - began
 
     def _tensor(self, array: NDArray[np.signedinteger]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-
-    def _schedule(self, step: int) -> float:
-        """The share of the learning rate at a step: linear warm-up, then linear decay to nothing."""
-        warmup = max(1, round(self.recipe.warmup_share * self.last_step))
-        return min((step + 1) / warmup, (self.last_step - step) / max(1, self.last_step - warmup))
-
-    def _record(self, report: Report) -> None:
-        line: dict[str, Any] = {"step": report.step, "loss_nats": report.loss, "tokens_per_sec": report.tokens_per_sec}
-        if report.validation:
-            line |= {"validation_nats": report.validation.nats_per_token, "bits_per_byte": report.validation.bits_per_byte}
-        with self.metrics_path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _forget_after(self, step: int) -> None:
-        """Drops the metrics of steps that will be taken again, and a line that a kill cut short."""
-        lines = self.metrics_path.read_text().splitlines(keepends=True) if self.metrics_path.exists() else []
-        write_text(self.metrics_path, "".join(lines[:step]))

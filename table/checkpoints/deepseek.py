@@ -11,14 +11,12 @@ import numpy as np
 
 from hashing.base.errors import EngramError
 from hashing.base.json_object import INT64_MAX, brief
-from hashing.named_specs import NO_VOCAB
-from hashing.spec import MAX_HEADS, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
+from hashing.spec import MAX_HEADS, MAX_ORDER, NO_VOCAB, HashSpec, assign_primes, seeded_multipliers
 from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
 from table.checkpoints.folder import Config, Folder
 from table.checkpoints.published import Checkpoint, LayerSource
-from table.encodings.decode_kernel import GROUP
-from table.encodings.encoding import ENCODINGS
+from table.encodings.encoding import ENCODINGS, GROUP
 from table.store.manifest import MAX_HEAD_DIM
 
 KIND = "deepseek-v4.1"

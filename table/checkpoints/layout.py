@@ -7,6 +7,7 @@ compared: every tensor is of the type and width of the store's rows, and the ten
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import get_args
 
 from hashing.base.errors import EngramError
@@ -65,7 +66,7 @@ def _check_encoding(store: TableStore, layer: int, own: Iterable[tuple[Tensor, C
     if store.encoding.name != name:
         raise EngramError(
             f"{store.path} holds {store.encoding.name} rows, but the checkpoint had {name}",
-            hint=f"first convert it with engram table convert --encoding {name}",
+            hint=f"first convert it with engram table convert {quote(str(store.path))} --encoding {name} --out …",
         )
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,10 @@ class Checkpoint:
         """Raises EngramError with the first fault, if there is one."""
         if self.faults:
             more = f" ({len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
-            raise EngramError(f"{self.path} is refused: {self.faults[0]}{more}", hint="engram table verify lists every fault")
+            raise EngramError(
+                f"{self.path} is refused: {self.faults[0]}{more}",
+                hint=f"engram table verify {quote(str(self.path))} lists every fault",
+            )
         return self
 
     def rows(self, layer: int) -> EncodedRows:

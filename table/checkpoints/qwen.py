@@ -12,9 +12,8 @@ import numpy as np
 
 from hashing.base.errors import EngramError
 from hashing.base.json_object import INT64_MAX, brief
-from hashing.named_specs import NO_VOCAB
 from hashing.rule import IDENTITY
-from hashing.spec import MAX_HEADS, MAX_MODULI, MAX_ORDER, HashSpec, assign_primes, seeded_multipliers
+from hashing.spec import MAX_HEADS, MAX_MODULI, MAX_ORDER, NO_VOCAB, HashSpec, assign_primes, seeded_multipliers
 from hashing.text.tokenizer import load_tokenizer
 from hashing.vocab import CanonicalVocab
 from table.checkpoints.folder import Config, Folder

@@ -16,8 +16,8 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 
 from hashing.base.prefetch import LINE_BYTES, prefetch
+from table.encodings.encoding import GROUP
 
-GROUP = 32  # numbers that share a scale
 PREFETCH_ROWS = 16  # how far ahead of the row being decoded memory is asked for
 
 

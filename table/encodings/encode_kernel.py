@@ -7,13 +7,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from table.encodings.decode_kernel import GROUP, bits_of_float, float_of_bits
+from table.encodings.decode_kernel import bits_of_float, float_of_bits
+from table.encodings.encoding import GROUP, Values
 
 FLOAT16_MAX = 65504.0
 E8M0_LARGEST = 246  # 448 · 2^119 is the largest product with a code that float32 holds
 BFLOAT16_MAX = float(np.uint32(0x7F7F0000).view(np.float32))
-
-Values = NDArray[np.float32]  # (rows, head_dim)
 
 
 @njit(inline="always")

@@ -20,45 +20,31 @@ code is always ±127 or ±7 and its product with the scale is exact. A NaN makes
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import UsageError
-from table.encodings.decode_kernel import (
-    GROUP,
-    gather_bfloat16,
-    gather_e4m3,
-    gather_e4m3_e8m0,
-    gather_float16,
-    gather_float32,
-    gather_int4,
-    gather_int8,
-)
-from table.encodings.encode_kernel import (
-    Values,
-    encode_bfloat16,
-    encode_e4m3,
-    encode_e4m3_e8m0,
-    encode_float16,
-    encode_float32,
-    encode_int4,
-    encode_int8,
-)
+
+GROUP = 32  # numbers that share a scale
 
 Records = NDArray[np.uint8]  # (rows, row_bytes)
+Values = NDArray[np.float32]  # (rows, head_dim)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Encoding:
-    """One line of the table above, and everything else that depends on the encoding."""
+    """One line of the table above, and everything else that depends on the encoding.
+
+    Without slots, so that a kernel is an attribute from its first use on: a gather of few rows is as short as a look-up.
+    """
 
     name: str
     word: str  # dtype in which a kernel sees a record
     code_bits: int
-    gather: Callable[..., int]  # `decode_kernel.py` says what it takes
-    encode: Callable[..., int]
     zarr_dtype: str  # of the array that holds the records
     safetensors_dtype: str | None  # of the codes in a checkpoint; None: no published checkpoint has such codes
     magnitude: int  # bits of a word that make up a code's magnitude
@@ -66,6 +52,16 @@ class Encoding:
     scale_bytes: int = 0  # per group of numbers; 0: no scale in the record
     group: int = 0  # numbers that share a scale; 0: the whole row
     table_scale: bool = False  # whether codes are taken against one number for the whole table
+
+    @cached_property
+    def gather(self) -> Callable[..., int]:
+        """The kernel that decodes rows into a gather's output; `decode_kernel.py` says what it takes."""
+        return _kernel("decode", "gather", self.name)
+
+    @cached_property
+    def encode(self) -> Callable[..., int]:
+        """The kernel that makes records of values; `encode_kernel.py` says what it takes."""
+        return _kernel("encode", "encode", self.name)
 
     def code_bytes(self, head_dim: int) -> int:
         return (head_dim * self.code_bits + 7) // 8
@@ -97,17 +93,23 @@ class Encoding:
         return out
 
 
+def _kernel(module: str, verb: str, name: str) -> Callable[..., int]:
+    """Compiled code is loaded when a row is read or written for the first time: to describe an encoding takes none."""
+    kernel: Callable[..., int] = getattr(import_module(f"table.encodings.{module}_kernel"), f"{verb}_{name.replace('-', '_')}")
+    return kernel
+
+
 _U8 = "uint8"
 ENCODINGS = {
     e.name: e
     for e in (
-        Encoding("float32", "<u4", 32, gather_float32, encode_float32, "float32", "F32", 0x7FFFFFFF, 0x7F800000),
-        Encoding("float16", "<u2", 16, gather_float16, encode_float16, "float16", "F16", 0x7FFF, 0x7C00),
-        Encoding("bfloat16", "<u2", 16, gather_bfloat16, encode_bfloat16, "uint16", "BF16", 0x7FFF, 0x7F80),
-        Encoding("e4m3-e8m0", "u1", 8, gather_e4m3_e8m0, encode_e4m3_e8m0, _U8, "F8_E4M3", 0x7F, 0x7F, 1, GROUP),
-        Encoding("e4m3", "u1", 8, gather_e4m3, encode_e4m3, _U8, "F8_E4M3", 0x7F, 0x7F, table_scale=True),
-        Encoding("int8", "u1", 8, gather_int8, encode_int8, _U8, None, 0xFF, 0x100, 2),
-        Encoding("int4", "u1", 4, gather_int4, encode_int4, _U8, None, 0xFF, 0x100, 2, GROUP),
+        Encoding("float32", "<u4", 32, "float32", "F32", 0x7FFFFFFF, 0x7F800000),
+        Encoding("float16", "<u2", 16, "float16", "F16", 0x7FFF, 0x7C00),
+        Encoding("bfloat16", "<u2", 16, "uint16", "BF16", 0x7FFF, 0x7F80),
+        Encoding("e4m3-e8m0", "u1", 8, _U8, "F8_E4M3", 0x7F, 0x7F, 1, GROUP),
+        Encoding("e4m3", "u1", 8, _U8, "F8_E4M3", 0x7F, 0x7F, table_scale=True),
+        Encoding("int8", "u1", 8, _U8, None, 0xFF, 0x100, 2),
+        Encoding("int4", "u1", 4, _U8, None, 0xFF, 0x100, 2, GROUP),
     )
 }
 

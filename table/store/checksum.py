@@ -8,9 +8,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from table.store.checksum_kernel import BLOCK_BYTES as BLOCK_BYTES
-from table.store.checksum_kernel import checksum_blocks, zeros_tables
-
+BLOCK_BYTES = 1 << 16  # of a shard that share a checksum
 Checksums = NDArray[np.uint32]  # (blocks,)
 
 
@@ -32,6 +30,8 @@ def crc_text(data: bytes) -> str:
 
 def block_checksums(data: NDArray[np.uint8]) -> Checksums:
     """One checksum per block of contiguous bytes that are a whole number of blocks."""
+    from table.store.checksum_kernel import checksum_blocks  # here: whoever only reads a manifest needs nothing compiled
+
     sums = np.empty(len(data) // BLOCK_BYTES, np.uint32)
     checksum_blocks(data.view("<u8"), sums)
     return sums
@@ -45,6 +45,8 @@ def flipped_byte(kept: int, found: int, length: int) -> int | None:
 
     The difference that a bit makes at the end of the block is stepped back byte by byte until it is that of a single bit.
     """
+    from table.store.checksum_kernel import zeros_tables
+
     table = zeros_tables(1)[0].tolist()  # what a byte in the lowest place becomes when a byte passes
     index_of_top = {entry >> 24: index for index, entry in enumerate(table)}
     ends = {table[1 << bit] for bit in range(8)}

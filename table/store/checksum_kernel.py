@@ -21,10 +21,10 @@ from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from table.store.checksum import BLOCK_BYTES
 from table.store.folding import FEATURES, FOLDED_BYTES, fold
 
 POLYNOMIAL = 0x82F63B78  # of Castagnoli, bits reversed
-BLOCK_BYTES = 1 << 16
 BLOCK_WORDS = BLOCK_BYTES // 8
 PART_WORDS = BLOCK_WORDS // 3
 ONES = np.uint32(0xFFFFFFFF)

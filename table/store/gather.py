@@ -15,47 +15,18 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
-from numba import njit, types
 from numpy.typing import NDArray
 
 from hashing.base.cores import CORES
 from table.encodings.encoding import Encoding, Records
 from table.store.shard_map import PAGE_BYTES, check, libc
 
-MADV_WILLNEED = 3
 PAGES_PER_QUERY = 1 << 20
 FLOAT32 = np.dtype(np.float32)
 ALONE_BYTES = 1 << 20  # of vectors; up to here the caller is done before a thread is awake
 PIECE_BYTES = 1 << 20  # of vectors; handing out smaller pieces costs more than it evens out
 FEW_ROWS = 128  # that compiled code sorts itself sooner than numpy is called; many are sorted by numpy's vector instructions
 PIECES_PER_THREAD = 8  # of large gathers
-
-_madvise = types.ExternalFunction("madvise", types.int32(types.int64, types.int64, types.int32))
-
-
-@njit(cache=True, nogil=True)
-def _will_need(base, count, row_bytes, rows, is_sorted):  # type: ignore[no-untyped-def]
-    """Asks for the pages of `rows` of a table of `count`, each run of neighbouring pages at once; gives how many pages, or -1
-    where the table lacks a row.
-
-    A call returns once the drive was told.
-    """
-    ordered = rows if is_sorted else np.sort(rows)
-    if len(ordered) > 0 and (ordered[0] < 0 or ordered[-1] >= count):
-        return -1
-    pages, first, last = 0, -1, -2
-    for row in ordered:
-        begin = (base + np.int64(row) * row_bytes) // PAGE_BYTES
-        if begin > last + 1:
-            if first >= 0:
-                _madvise(first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES, MADV_WILLNEED)
-                pages += last - first + 1
-            first = begin
-        last = (base + np.int64(row) * row_bytes + row_bytes - 1) // PAGE_BYTES
-    if first >= 0:
-        _madvise(first * PAGE_BYTES, (last - first + 1) * PAGE_BYTES, MADV_WILLNEED)
-        pages += last - first + 1
-    return pages
 
 
 @cache
@@ -125,8 +96,10 @@ class Table:
 
         Worth its half microsecond a page only for rows that may not be in memory. Raises IndexError as `gather` does.
         """
+        from table.store.ahead_kernel import will_need
+
         many = rows.size > FEW_ROWS
-        pages = int(_will_need(*self._place, np.sort(rows, axis=None) if many else rows.ravel(), many))
+        pages = int(will_need(*self._place, np.sort(rows, axis=None) if many else rows.ravel(), many))
         if pages < 0:
             raise IndexError(f"rows {rows.min()} to {rows.max()} are not all inside the table's {self.rows}")
         return pages

@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite, lcm
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -210,7 +211,7 @@ def _canonical(content: JsonObject) -> tuple[int, str]:
 def read_manifest(path: Path) -> Manifest:
     """Raises EngramError, saying which folder and why, when there is no finished store of this format."""
     if not path.is_dir():
-        raise EngramError(f"no such table store: {path}")
+        raise EngramError(f"no such table store: {path}", hint="name a store's folder, or a run that has tables with --run")
     try:
         content = read_json(path / "zarr.json", MAX_MANIFEST_BYTES).child("attributes").child("engram")
     except EngramError as e:
@@ -219,7 +220,7 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.from_json(JsonObject("its manifest", content.members))
     except EngramError as e:
         raise EngramError(
-            f"{path} cannot be used: {e}", hint=e.hint or "make it again, or engram table verify says more"
+            f"{path} cannot be used: {e}", hint=e.hint or f"make it again, or engram table verify {quote(str(path))} says more"
         ) from e
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
 from hashing.base.path_argument import check_path
-from hashing.named_specs import NO_VOCAB
-from hashing.spec import HashSpec
+from hashing.spec import NO_VOCAB, HashSpec
 from table.encodings.encoding import ENCODINGS, Encoding, Records
 from table.store.checksum import BLOCK_BYTES, block_checksums, crc_text
 from table.store.gather import Table
@@ -154,7 +154,7 @@ class TableStore:
         rows = f"rows {first:,} to {min(last, self.spec.rows(layer) - 1):,}"
         return EngramError(
             f"{self.path}: layer {layer}, shard {shard}: {rows} are damaged: the checksum is {found:08x}, expected {kept:08x}",
-            hint="engram table verify --full lists all damage; make the tables again from what they were made from",
+            hint=f"engram table verify --full {quote(str(self.path))} lists all damage; make them again from their source",
         )
 
     def shard(self, layer: int, shard: int) -> Path:
@@ -185,7 +185,7 @@ class TableStore:
         if self.encoding.name != "float32":
             raise EngramError(
                 f"{self.path} holds {self.encoding.name} rows, expected float32",
-                hint="convert it with engram table convert --encoding float32",
+                hint=f"convert it with engram table convert {quote(str(self.path))} --encoding float32 --out …",
             )
         return self.table(layer).records.view("<f4")
 

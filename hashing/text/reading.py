@@ -1,0 +1,86 @@
+"""What reading a corpus came to: the files it passed over and why, and what it did to documents on the way.
+
+A corpus fills its own Reading in each pass over it; `notes` says it in sentences for the person who brought the files.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hashing.base.errors import EngramError
+
+EXAMPLES = 2  # of each kind, by name
+
+
+class Remark(Enum):
+    """What is worth saying of a file or a document, as a sentence over `{files}` or `{documents}`, and `{examples}` of them."""
+
+    NOT_TEXT = "passed over {files} that hold no text: {examples}"
+    NOT_UTF8 = "passed over {files} not in UTF-8: {examples}; --encoding says which encoding such files are in"
+    HTML = "passed over {files} of HTML: {examples}; named outright, a file is read with its markup"
+    NO_TEXTS = "passed over {files} without the texts looked for: {examples}; --text-key and --text-column say where to look"
+    NOT_JSON = "passed over {files} that cannot be read as JSON: {examples}"
+    HIDDEN = "passed over {files} that are hidden or belong to installed packages: {examples}"
+    BROKEN_OFF = "read {files} only up to the first fault: {examples}"
+    DECODED = "read {files} from other encodings than UTF-8: {examples}"
+    MARKUP = "read {files} of HTML as text, markup and all: {examples}"
+    SPLIT = "split {documents} at line ends into {pieces:,} pieces, since few documents make no two sides"
+    DUPLICATE = "left {documents} out of training, whose text the validation files hold too: {examples}"
+
+
+class NoTextsError(EngramError):
+    """A file holds no texts that can be read: passed over in a folder, refused when it is named outright."""
+
+    def __init__(self, remark: Remark, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.remark = remark
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many, and the first few by name."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        more = self.count - len(self.examples)
+        return ", ".join([*self.examples, *([f"and {more:,} more"] if more else [])])
+
+
+@dataclass(slots=True)
+class Reading:
+    """The remarks of one pass over a corpus, and how many pieces documents were split into."""
+
+    tallies: dict[Remark, Tally] = field(default_factory=dict)
+    pieces: int = 0
+
+    def begin(self) -> None:
+        """Forgets the pass before."""
+        self.tallies.clear()
+        self.pieces = 0
+
+    def add(self, remark: Remark, example: str) -> None:
+        tally = self.tallies.setdefault(remark, Tally())
+        tally.count += 1
+        if len(tally.examples) < EXAMPLES:
+            tally.examples.append(example)
+
+    def count(self, remark: Remark) -> int:
+        return self.tallies[remark].count if remark in self.tallies else 0
+
+    def notes(self) -> list[str]:
+        """A sentence for each kind of remark there was, in the order of Remark; none for a folder of plain UTF-8 texts."""
+        return [
+            remark.value.format(
+                files=_number(tally.count, "file"),
+                documents=_number(tally.count, "document"),
+                examples=tally,
+                pieces=self.pieces,
+            )
+            for remark in Remark
+            if (tally := self.tallies.get(remark))
+        ]
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
