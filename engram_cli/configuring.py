@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from hashing.vocab import CanonicalVocab
     from runtime.config import RunConfig
 
+TRAINED_BYTES = 12  # of a number in a table: itself and two moments, in float32
+
 PresetName: TypeAlias = Annotated[str, typer.Option("--preset", help="What to begin from: nano or tiny. Default: tiny.")]
 ConfigFile: TypeAlias = Annotated[
     Path | None, typer.Option("--config", help="A TOML file that changes the preset, as engram config prints them.")
@@ -55,4 +57,22 @@ def chosen_config(
     options = {"recipe.steps": steps, "recipe.minutes": minutes, "recipe.until_loss": until_loss, "recipe.seed": seed}
     settings = chosen_settings(preset=preset, config=config, sets=sets, spec=spec, no_memory=no_memory, options=options)
     outright = named_spec_over(spec, vocab) if spec else None
-    return settings.resolve(vocab, fast_precision(default_device()), outright)
+    chosen = settings.resolve(vocab, fast_precision(default_device()), outright)
+    _refuse_too_large(chosen)
+    return chosen
+
+
+def _refuse_too_large(config: "RunConfig") -> None:
+    """Raises EngramError for tables that cannot be trained within the memory of this machine."""
+    from engram_cli.output import byte_text
+    from hashing.base.errors import EngramError
+    from runtime.device import default_device, memory_bytes
+
+    if config.spec is None:
+        return
+    needed = config.spec.total_rows * config.head_dim * TRAINED_BYTES
+    if needed > (there := memory_bytes(default_device())):
+        raise EngramError(
+            f"{config.spec.total_rows:,} rows of {config.head_dim} take {byte_text(needed)} in training, of {byte_text(there)}",
+            hint="fewer or narrower rows: --set memory.rows_per_head=50000, memory.head_dim or another --spec",
+        )

@@ -96,7 +96,10 @@ class RunConfig:
             content = _from_format_1(content, path)
         if (found := content.pop("format")) != FORMAT:
             raise EngramError(f"{path} is of format {found!r}; this version reads format {FORMAT}")
-        config: RunConfig = typed(cls, content, str(path))
+        try:
+            config: RunConfig = typed(cls, content, str(path))
+        except UsageError as e:  # a recipe that somebody wrote is a wrong call; in a file of ours it is wrong data
+            raise EngramError(f"{path}: {e}") from e
         return config
 
 

@@ -1,5 +1,6 @@
 """What to compute on, and in which numbers."""
 
+import os
 from contextlib import AbstractContextManager
 from functools import cache
 from time import perf_counter
@@ -12,6 +13,13 @@ from runtime.config import Precision
 TRIED_SHAPE = (2048, 256, 768)  # of the product that is timed: positions, inputs, outputs
 TRIALS = 5
 WORTHWHILE = 1.2  # times faster than float32, for giving up its digits
+
+
+def memory_bytes(device: torch.device) -> int:
+    """All the memory of a device, whoever uses it now; that of a CPU is the machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def default_device() -> torch.device:

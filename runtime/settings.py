@@ -170,7 +170,7 @@ class Settings:
         """Raises UsageError when a memory's layers are not all blocks of the model."""
         if layers[-1] >= self.model.blocks:
             raise UsageError(
-                f"{where} are {_listed(layers)}, but the model has {self.model.blocks} blocks, numbered from 0",
+                f"{where} are {_listed(layers)}, but the model's blocks are 0 to {self.model.blocks - 1}",
                 hint=f"set memory.layers among 0 to {self.model.blocks - 1}, or model.blocks to {layers[-1] + 1} or more",
             )
 

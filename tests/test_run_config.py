@@ -76,6 +76,11 @@ def test_a_run_of_version_0_1_loads(tmp_path: Path, trained_run: Run, content: d
         (("model", "memory", "width"), 63, "columns left over"),
         (("model",), 3, "model is 3, expected ModelConfig"),
         (("spec", "pad_id"), -1, "pad id -1 is outside"),
+        (("recipe", "batch"), 0, r"config\.json: recipe\.batch is 0, expected at least 1"),
+        (("recipe", "learning_rate"), float("nan"), r"recipe\.learning_rate is nan"),
+        (("recipe", "steps"), None, "expected one of the two, found neither"),
+        (("spec",), None, "there is memory, but there is no hash spec"),
+        (("model", "memory"), None, "there is a hash spec, but the model has no memory"),
         (("format",), 9, "is of format 9; this version reads format 2"),
     ],
 )
@@ -86,8 +91,9 @@ def test_a_wrong_value_is_refused_by_name(
     for key in path[:-1]:
         inside = inside[key]
     inside[path[-1]] = value
-    with pytest.raises(EngramError, match=message):
+    with pytest.raises(EngramError, match=message) as refused:
         load(tmp_path, content)
+    assert refused.value.exit_code == 1
 
 
 @pytest.mark.parametrize("path", [("spec",), ("model", "hidden"), ("recipe", "batch"), ("model", "memory", "width")])

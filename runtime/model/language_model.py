@@ -22,6 +22,17 @@ LOSS_LOGITS = 1 << 22  # at most so many numbers of them: the memory of larger t
 MEMORY_GAIN = 2.0
 
 
+class TiedHead(nn.Module):
+    """The embedding as the output head, with no parameter of its own: a file of tensors takes each only once."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self._embedding = (embedding,)  # in a tuple, which torch does not look into for parameters
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return functional.linear(hidden, self._embedding[0].weight)
+
+
 class LanguageModel(nn.Module):
     """How weights start: gains at 1, all others normal with deviation 0.02, but the last projection of each sub-layer with
     0.02 / sqrt(2 · blocks) and the memory's projection with MEMORY_GAIN / sqrt(E); the memory's convolution at zeros, or as the
@@ -36,15 +47,13 @@ class LanguageModel(nn.Module):
         blocks = [Block(config, number, rotary) for number in range(config.blocks)]
         self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.norm = RMSNorm(config.hidden)
-        self.head = nn.Linear(config.hidden, config.vocab_size, bias=False)
+        self.head = TiedHead(self.embedding) if config.tied else nn.Linear(config.hidden, config.vocab_size, bias=False)
         self.apply(self._initialise)
         for block in blocks:
             for last in (block.attention.out, block.ffn.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * config.blocks) ** 0.5)
             if block.memory is not None:
                 nn.init.normal_(block.memory.projection.weight, std=MEMORY_GAIN / block.memory.config.width**0.5)
-        if config.tied:
-            self.head.weight = self.embedding.weight
 
     @staticmethod
     def _initialise(module: nn.Module) -> None:

@@ -9,7 +9,8 @@ BETAS = (0.9, 0.95)
 
 # A parameter's role follows from the module it belongs to, or its own name where it is a module's own.
 DECAYED = {"embedding", "head", "qkv", "out", "gate_up", "down", "projection"}  # matrices
-NOT_DECAYED = {"norm", "attention_norm", "ffn_norm", "key_norm", "query_norm", "conv_norm", "conv"}  # gains and the convolution
+# Gains, the convolution, and the bias of the memory's projection.
+NOT_DECAYED = {"norm", "attention_norm", "ffn_norm", "key_norm", "query_norm", "conv_norm", "conv", "bias"}
 
 
 def adamw(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
