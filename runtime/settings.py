@@ -62,7 +62,7 @@ class MemorySettings:
     kernel: Annotated[int, Setting("positions that the convolution reads, as far apart as N", least=1, most=1024)]
     conv_zero_init: Annotated[bool, Setting("whether it starts at zeros (paper) or is drawn (demo)")]
     bias: Annotated[bool, Setting("whether the projection has a bias")]
-    pad_token: Annotated[int, Setting("token id that look-back beyond the start reads", least=0)]
+    pad_token: Annotated[int | None, Setting("token id read before the start; none: the vocabulary's own pad", least=0)]
     boundary_token: Annotated[int | None, Setting("token id that look-back never crosses, or none", least=0)]
     rows_multiple: Annotated[int, Setting("rows of a layer are padded up to a multiple of this", least=1, most=1 << 40)]
     seed: Annotated[int, Setting("of the hashes", least=0)]

@@ -8,7 +8,7 @@ import torch
 
 from hashing.text.corpus import Corpus
 from runtime.run import Run
-from runtime.serve.sequence import Sequence
+from runtime.sequence import Sequence
 from runtime.train.choice import chosen_settings
 from runtime.train.trainer import Trainer
 from runtime.trained_run import TrainedRun

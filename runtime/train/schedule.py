@@ -28,7 +28,8 @@ class Schedule:
         begin = self.passed(step, elapsed_sec)
         end = self.passed(step + 1, elapsed_sec * (step + 1) / step if step else 0.0)
         warmup = self.recipe.warmup_share
-        return min(end / warmup if warmup else 1.0, max(0.0, 1 - begin) / (1 - warmup))
+        rising, falling = end / warmup if warmup else 1.0, max(0.0, 1 - begin) / (1 - warmup) if warmup < 1 else 1.0
+        return min(rising, falling)
 
     def validations_due(self, step: int, elapsed_sec: float) -> int:
         """How many validations a training has had by then: they lie at even distances, the last one at the end."""
