@@ -16,8 +16,8 @@ from hashing.text.corpus import Corpus
 from runtime.model.config import MemoryConfig, ModelConfig
 from runtime.model.language_model import LanguageModel
 from runtime.run import Run
-from runtime.serve.generator import Generator
 from runtime.sequence import Sequence
+from runtime.serve.generator import Generator
 from runtime.serve.server import build_app
 from runtime.tensor_file import load_tensors
 from runtime.tokens import Tokens
