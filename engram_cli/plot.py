@@ -42,7 +42,12 @@ def plot(
         return
     columns = ("run", "steps", "minutes", "training loss", "validation", "best validation")
     rows = [
-        (end["run"], end["steps"], f"{end['elapsed_sec'] / 60:.1f}", *(_shown(end[key]) for key in ("loss_nats", "validation_nats", "best_nats")))
+        (
+            end["run"],
+            end["steps"],
+            f"{end['elapsed_sec'] / 60:.1f}",
+            *(_shown(end[key]) for key in ("loss_nats", "validation_nats", "best_nats")),
+        )
         for end in ends
     ]
     print_table("Nats per token", columns, rows)
@@ -58,7 +63,9 @@ def _lines(run: Path) -> list[dict[str, Any]]:
     source = Run(run)
     source.require(source.train_folder, "train")
     if not (lines := list(Metrics(source.train_folder).lines())):
-        raise EngramError(f"the training in {run} has not taken a step yet", hint=f"{source.command('train --resume')} goes on with it")
+        raise EngramError(
+            f"the training in {run} has not taken a step yet", hint=f"{source.command('train --resume')} goes on with it"
+        )
     return lines
 
 

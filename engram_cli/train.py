@@ -135,7 +135,11 @@ def _described(trainer: "Trainer") -> str:
     tables = trainer.state.tables.values()
     rows, in_tables = sum(len(table.weight) for table in tables), sum(table.weight.nbytes for table in tables)
     counts, recipe = trainer.tokens.counts, trainer.recipe
-    length = f"of {recipe.steps}" if recipe.minutes is None else f"and minute {trainer.state.elapsed_sec / 60:.1f} of {recipe.minutes:g}"
+    length = (
+        f"of {recipe.steps}"
+        if recipe.minutes is None
+        else f"and minute {trainer.state.elapsed_sec / 60:.1f} of {recipe.minutes:g}"
+    )
     return (
         f"{counts['train']:,} tokens to train on, {counts['validation']:,} to validate on\n"
         f"{parameters / 1e6:.1f} M parameters and {f'{rows:,} rows ({byte_text(in_tables)})' if rows else 'no memory'}\n"
@@ -181,7 +185,9 @@ def _conclude(trainer: "Trainer", json: bool) -> None:
     if json:
         print_json(_document(trainer, found, measured.get("memory suppressed")))
         return
-    rows = [(name, f"{v.nats_per_token:.4f}", f"{v.standard_error:.4f}", f"{v.bits_per_byte:.4f}") for name, v in measured.items()]
+    rows = [
+        (name, f"{v.nats_per_token:.4f}", f"{v.standard_error:.4f}", f"{v.bits_per_byte:.4f}") for name, v in measured.items()
+    ]
     print_table(
         f"Validation after {trainer.state.step:,} steps, {trainer.state.elapsed_sec / 60:.1f} minutes",
         ("", "nats per token", "± (standard error)", "bits per byte"),

@@ -39,8 +39,6 @@ def save_again(_: Path) -> Job:
     return job
 
 
-
-
 def content(run: Run) -> dict[str, str]:
     """The run's files with their digests; the clock's readings are not compared, and a writer's traces are no content."""
     names = [path for path in sorted(run.folder.rglob("*")) if path.is_file()]

@@ -26,7 +26,9 @@ def test_a_second_training_is_refused_while_the_first_lives(own: Run, corpus_pat
     resumed = engram("train", "--resume", "--run", own.folder)
     refused(resumed, 1, "is being written by another process")
     refused(engram("train", "--force", "--preset", "nano", "--corpus", corpus_path, "--run", own.folder), 1, "is being written")
-    refused(engram("build-vocab", "--force", "--discard-training", "--run", own.folder, "--corpus", corpus_path), 1, "is being w")
+    refused(
+        engram("build-vocab", "--force", "--discard-training", "--run", own.folder, "--corpus", corpus_path), 1, "is being w"
+    )
     steps = [report.step for report in first.steps()]
     assert steps == list(range(31, 61))
     assert engram("train", "--resume", "--run", own.folder).returncode == 0

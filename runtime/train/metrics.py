@@ -47,7 +47,9 @@ class Metrics:
 
 
 def _refuse(path: Path, number: int) -> dict[str, Any]:
-    raise EngramError(f"{path}: line {number} is not what a training writes", hint="remove the line; nothing is read from it but curves")
+    raise EngramError(
+        f"{path}: line {number} is not what a training writes", hint="remove the line; nothing is read from it but curves"
+    )
 
 
 class MetricsWriter:

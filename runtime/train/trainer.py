@@ -218,7 +218,11 @@ class Trainer:
         prompt = self.tokenizer.encode(self.recipe.sample_prompt, add_special_tokens=False).ids
         if not self.recipe.sample_tokens:
             return None
-        sequence, following, ids = Sequence(self.state.model, self.lookup()), prompt or [self.vocab.end_of_text_id], list(prompt)
+        sequence, following, ids = (
+            Sequence(self.state.model, self.lookup()),
+            prompt or [self.vocab.end_of_text_id],
+            list(prompt),
+        )
         for _ in range(self.recipe.sample_tokens):
             following = [int(sequence.feed(following).argmax())]
             ids += following
