@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.request import Request, urlopen
 
 import typer
 
@@ -171,6 +170,8 @@ def _served(run: Path) -> Iterator[str]:
 
 
 def _complete(url: str, model: str) -> dict[str, Any]:
+    from urllib.request import Request, urlopen
+
     body = json.dumps({"model": model, "prompt": PROMPT, "max_tokens": SAMPLE_TOKENS, "temperature": 0}).encode()
     print(f"POST {url}/v1/completions", file=sys.stderr)
     with urlopen(Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"}), timeout=120) as response:

@@ -11,8 +11,8 @@ from runtime.lookup import Lookup
 from runtime.model.language_model import LanguageModel
 from runtime.placement.placement import PlacementName, check_placement
 from runtime.run import Run
-from runtime.serve.sampler import Sampler, Sampling
 from runtime.sequence import Sequence as DecodedSequence
+from runtime.serve.sampler import Sampler, Sampling
 from runtime.serve.threads import choose_threads
 from runtime.trained_run import TrainedRun
 
