@@ -12,8 +12,8 @@ from runtime.lookup import Lookup
 from runtime.model.language_model import LanguageModel
 from runtime.placement.placement import PlacementName
 from runtime.run import Run
+from runtime.sequence import Sequence as DecodedSequence
 from runtime.serve.sampler import Sampler, Sampling
-from runtime.serve.sequence import Sequence as DecodedSequence
 from runtime.serve.threads import choose_threads
 from runtime.trained_run import TrainedRun
 
@@ -24,15 +24,19 @@ class Generator:
 
     model: LanguageModel
     tokenizer: Tokenizer
-    lookup: Lookup
+    lookup: Lookup | None  # None where the memory is suppressed or the model has none
     end_id: int
 
     @classmethod
-    def load(cls, run: Run, placement: PlacementName) -> "Generator":
-        """Raises EngramError for a run that is not trained, or whose parts do not belong together."""
+    def load(cls, run: Run, placement: PlacementName, memory: bool = True) -> "Generator":
+        """With `memory` False it is suppressed, which is not a model that was trained without.
+
+        Raises EngramError for a run that is not trained, or whose parts do not belong together.
+        """
         tokenizer = run.tokenizer()
         trained = TrainedRun.load(run, default_device())
-        generator = cls(trained.model, tokenizer, trained.lookup(placement), end_of_text_id(tokenizer))
+        lookup = trained.lookup(placement) if memory else None
+        generator = cls(trained.model, tokenizer, lookup, end_of_text_id(tokenizer))
         choose_threads(lambda: generator.sequence().feed([generator.end_id]))
         return generator
 
@@ -49,7 +53,7 @@ class Generator:
         sequence, sampler = self.sequence(), Sampler(sampling)
         following = prompt
         for _ in range(sampling.max_tokens):
-            token = sampler(sequence.feed(following))
+            token = sampler(sequence.feed(following), following)
             if token == self.end_id:
                 return
             yield token

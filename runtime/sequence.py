@@ -11,9 +11,12 @@ from runtime.model.language_model import LanguageModel
 
 
 class Sequence:
-    """Keys and values, the memory's convolution and the n-grams' history of one sequence, which grows piece by piece."""
+    """Keys and values, the memory's convolution and the n-grams' history of one sequence, which grows piece by piece.
 
-    def __init__(self, model: LanguageModel, lookup: Lookup) -> None:
+    With no lookup the memory is suppressed, or the model has none.
+    """
+
+    def __init__(self, model: LanguageModel, lookup: Lookup | None) -> None:
         self._model, self._lookup = model, lookup
         self._cache = model.new_cache()
         self._history: History | None = None
@@ -31,5 +34,7 @@ class Sequence:
     def _hidden(self, token_ids: Items[int]) -> Tensor:
         """Hidden states (tokens, D) after each of the given tokens."""
         ids = np.array([token_ids], np.int64)
-        vectors, self._history = self._lookup.following(ids, self._history)
+        vectors = None
+        if self._lookup is not None:
+            vectors, self._history = self._lookup.following(ids, self._history)
         return self._model(torch.from_numpy(ids).to(self._model.device), vectors, self._cache)[0]  # type: ignore[no-any-return]
