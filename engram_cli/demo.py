@@ -70,7 +70,7 @@ class Demo:
 
     @classmethod
     def _read(cls, folder: Path) -> "Demo | None":
-        """What an earlier demo left in the folder; None in a new one. Raises EngramError for a folder that is something else."""
+        """What an earlier demo left in the folder; None in a new one. Raises EngramError for any other folder."""
         from hashing.base.errors import EngramError
         from hashing.base.json_object import read_json
 

@@ -31,7 +31,7 @@ from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import adamw
 from runtime.train.row_table import RowTable, RowTables
 from runtime.train.schedule import Schedule
-from runtime.validation import Validation, validate
+from runtime.validation import Validation, validate, validation_budget
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -130,8 +130,8 @@ class Trainer:
         """Raises EngramError when a changed recipe leaves nothing to do."""
         if self.recipe != before and self.is_over:
             raise EngramError(
-                f"the training in {self.run.folder} is at step {self.state.step} after {self.state.elapsed_sec / 60:.1f} minutes, "
-                "as far as it would go",
+                f"the training in {self.run.folder} is at step {self.state.step}, "
+                f"after {self.state.elapsed_sec / 60:.1f} minutes: there is nothing left to do",
                 hint="--resume takes the total of --steps or --minutes, those already done included",
             )
 
@@ -210,7 +210,9 @@ class Trainer:
     def validate(self, memory: bool = True) -> Validation:
         """The loss over the validation side, with the memory or with it suppressed."""
         lookup = self.lookup() if memory else None
-        return validate(self.state.model, self.tokens, self.recipe.length, self.config.precision, lookup)
+        had = max(1, self.schedule.validations_due(self.state.step, self.state.elapsed_sec))
+        budget = validation_budget(self.state.step * self.recipe.batch * self.recipe.length // had)
+        return validate(self.state.model, self.tokens, self.recipe.length, self.config.precision, lookup, budget)
 
     def sample(self) -> str | None:
         """The recipe's prompt and the likeliest tokens after it; None where the recipe asks for none."""
