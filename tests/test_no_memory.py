@@ -108,7 +108,8 @@ def test_it_resumes_to_the_same_loss(plain_run: Run, tmp_path: Path, corpus_path
         pass
     assert again.validate().nats_per_token == whole
     trained, tokens = TrainedRun.load(run, CPU), Tokens.open(run.train_folder / "tokens")
-    assert validate(trained.model, tokens, trained.config.recipe.length, "float32", None).nats_per_token == whole
+    length = trained.config.recipe.length
+    assert validate(trained.model, tokens, length, "float32", None, again.validation_tokens).nats_per_token == whole
 
 
 def test_another_vocabulary_is_refused(plain_run: Run, tmp_path: Path, corpus_path: Path) -> None:

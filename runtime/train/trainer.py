@@ -210,9 +210,15 @@ class Trainer:
     def validate(self, memory: bool = True) -> Validation:
         """The loss over the validation side, with the memory or with it suppressed."""
         lookup = self.lookup() if memory else None
+        return validate(
+            self.state.model, self.tokens, self.recipe.length, self.config.precision, lookup, self.validation_tokens
+        )
+
+    @property
+    def validation_tokens(self) -> int:
+        """How many tokens a validation is to take, by how many are trained on from one to the next."""
         had = max(1, self.schedule.validations_due(self.state.step, self.state.elapsed_sec))
-        budget = validation_budget(self.state.step * self.recipe.batch * self.recipe.length // had)
-        return validate(self.state.model, self.tokens, self.recipe.length, self.config.precision, lookup, budget)
+        return validation_budget(self.state.step * self.recipe.batch * self.recipe.length // had)
 
     def sample(self) -> str | None:
         """The recipe's prompt and the likeliest tokens after it; None where the recipe asks for none."""
