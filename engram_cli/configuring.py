@@ -18,7 +18,11 @@ ConfigFile: TypeAlias = Annotated[
 ]
 SetOptions: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, as model.blocks=4; repeat for more."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one of the settings that engram config shows, as model.blocks=4; repeat for more.",
+    ),
 ]
 TrainedSpec: TypeAlias = Annotated[
     str, typer.Option("--spec", help="Address by a named spec or a spec's JSON file, rows as wide as memory.head_dim.")
