@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.request import Request, urlopen
 
 import typer
 
@@ -71,7 +70,7 @@ class Demo:
 
     @classmethod
     def _read(cls, folder: Path) -> "Demo | None":
-        """What an earlier demo left in the folder; None in a new one. Raises EngramError for a folder that is something else."""
+        """What an earlier demo left in the folder; None in a new one. Raises EngramError for any other folder."""
         from hashing.base.errors import EngramError
         from hashing.base.json_object import read_json
 
@@ -171,6 +170,8 @@ def _served(run: Path) -> Iterator[str]:
 
 
 def _complete(url: str, model: str) -> dict[str, Any]:
+    from urllib.request import Request, urlopen
+
     body = json.dumps({"model": model, "prompt": PROMPT, "max_tokens": SAMPLE_TOKENS, "temperature": 0}).encode()
     print(f"POST {url}/v1/completions", file=sys.stderr)
     with urlopen(Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"}), timeout=120) as response:

@@ -41,10 +41,8 @@ def plot(
         print_json({"picture": str(out), "runs": ends})
         return
     columns = ("run", "steps", "minutes", "training loss", "validation", "best validation")
-    rows = [
-        (end["run"], end["steps"], f"{end['elapsed_sec'] / 60:.1f}", *(_shown(end[key]) for key in ("loss_nats", "validation_nats", "best_nats")))
-        for end in ends
-    ]
+    shown = ("loss_nats", "validation_nats", "best_nats")
+    rows = ((end["run"], end["steps"], f"{end['elapsed_sec'] / 60:.1f}", *(_shown(end[key]) for key in shown)) for end in ends)
     print_table("Nats per token", columns, rows)
     note(f"drawn: {out}")
 
@@ -58,7 +56,8 @@ def _lines(run: Path) -> list[dict[str, Any]]:
     source = Run(run)
     source.require(source.train_folder, "train")
     if not (lines := list(Metrics(source.train_folder).lines())):
-        raise EngramError(f"the training in {run} has not taken a step yet", hint=f"{source.command('train --resume')} goes on with it")
+        hint = f"{source.command('train --resume')} goes on with it"
+        raise EngramError(f"the training in {run} has not taken a step yet", hint=hint)
     return lines
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,28 +59,42 @@ def train(
     Example: engram train --corpus texts/ --steps 300 --set model.blocks=4 --run runs/mine
     """
     from engram_cli.configuring import chosen_config
-    from engram_cli.interrupt import interrupt_asked
     from engram_cli.options import chosen_corpus
-    from engram_cli.output import note
     from runtime.run import Run
 
     target = Run(run)
     reading = (corpus, text_key, text_column, encoding, validation, validation_share)
     if resume:
-        new = (preset, config, sets, spec, no_memory, seed, force, *reading)
-        trainer = _resumed(target, any(given not in (None, "", False) for given in new), steps, minutes, until_loss)
-    else:
-        _refuse_second(target, force)
-        named = {"preset": preset, "config": config, "sets": sets or (), "spec": spec, "no_memory": no_memory}
-        recipe = {"steps": steps, "minutes": minutes, "until_loss": until_loss, "seed": seed}
-        chosen = chosen_config(target.vocab(), **named, **recipe)
-        trainer = _started(target, chosen, chosen_corpus(target, *reading))
+        anew = any(given not in (None, "", False) for given in (preset, config, sets, spec, no_memory, seed, force, *reading))
+        _train(_resumed(target, anew, steps, minutes, until_loss), json)
+        return
+    _refuse_second(target, force)
+    named = chosen_config(
+        target.vocab(),
+        preset=preset,
+        config=config,
+        sets=sets or (),
+        spec=spec,
+        no_memory=no_memory,
+        steps=steps,
+        minutes=minutes,
+        until_loss=until_loss,
+        seed=seed,
+    )
+    _train(_started(target, named, chosen_corpus(target, *reading)), json)
+
+
+def _train(trainer: "Trainer", json: bool) -> None:
+    """Trains to the end, or to a Ctrl-C, and says what came of it."""
+    from engram_cli.interrupt import interrupt_asked
+    from engram_cli.output import note
+
     note(_described(trainer))
     with interrupt_asked() as stop:
         _watch(trainer, stop)
     if not trainer.is_over:
         note(f"stopped and saved at step {trainer.state.step}, after {trainer.state.elapsed_sec / 60:.1f} minutes of training")
-        note(f"hint: {target.command('train --resume')} goes on from there")
+        note(f"hint: {trainer.run.command('train --resume')} goes on from there")
         raise typer.Exit(130)
     _conclude(trainer, json)
 
@@ -131,15 +144,19 @@ def _started(target: "Run", config: "RunConfig", corpus: "Corpus") -> "Trainer":
 def _described(trainer: "Trainer") -> str:
     from engram_cli.output import byte_text
 
-    parameters = sum(p.numel() for p in trainer.state.model.parameters())
-    tables = trainer.state.tables.values()
-    rows, in_tables = sum(len(table.weight) for table in tables), sum(table.weight.nbytes for table in tables)
-    counts, recipe = trainer.tokens.counts, trainer.recipe
-    length = f"of {recipe.steps}" if recipe.minutes is None else f"and minute {trainer.state.elapsed_sec / 60:.1f} of {recipe.minutes:g}"
+    state, recipe, counts = trainer.state, trainer.recipe, trainer.tokens.counts
+    parameters = sum(p.numel() for p in state.model.parameters())
+    weights = [table.weight for table in state.tables.values()]
+    rows = f"{sum(map(len, weights)):,} rows ({byte_text(sum(weight.nbytes for weight in weights))})"
+    timed = (
+        f", minute {state.elapsed_sec / 60:.1f} of {recipe.minutes:g}"
+        if recipe.minutes is not None
+        else f" of {recipe.steps:,}"
+    )
     return (
         f"{counts['train']:,} tokens to train on, {counts['validation']:,} to validate on\n"
-        f"{parameters / 1e6:.1f} M parameters and {f'{rows:,} rows ({byte_text(in_tables)})' if rows else 'no memory'}\n"
-        f"step {trainer.state.step} {length}, in {trainer.config.precision} on {trainer.device}"
+        f"{parameters / 1e6:.1f} M parameters and {rows if weights else 'no memory'}\n"
+        f"step {state.step:,}{timed}, in {trainer.config.precision} on {trainer.device}"
     )
 
 
@@ -160,15 +177,18 @@ def _watch(trainer: "Trainer", stop: Callable[[], bool]) -> None:
 
 
 def _line(report: "Report") -> str:
-    line = f"step {report.step} ({100 * min(1.0, report.passed):.0f} %)  loss {report.loss:.4f}  {report.tokens_per_sec:,.0f} tok/s"
+    share = f"{100 * min(1.0, report.passed):.0f} %"
+    line = f"step {report.step:,} ({share})  loss {report.loss:.4f}  {report.tokens_per_sec:,.0f} tok/s"
     if report.validation is None:
         return line
-    line += f"  validation {_nats(report.validation)}, {report.validation.bits_per_byte:.4f} bits/byte"
+    line += f"  validation {_nats(report.validation)} nats, {report.validation.bits_per_byte:.4f} bits/byte"
     return line if report.sample is None else f"{line}\n  writes: {report.sample!r}"
 
 
 def _nats(found: "Validation") -> str:
-    return f"{found.nats_per_token:.4f} ± {found.standard_error:.4f} nats"
+    """With its standard error, where that is known."""
+    error = "" if found.standard_error is None else f" ± {found.standard_error:.4f}"
+    return f"{found.nats_per_token:.4f}{error}"
 
 
 def _conclude(trainer: "Trainer", json: bool) -> None:
@@ -181,13 +201,11 @@ def _conclude(trainer: "Trainer", json: bool) -> None:
     if json:
         print_json(_document(trainer, found, measured.get("memory suppressed")))
         return
-    rows = [(name, f"{v.nats_per_token:.4f}", f"{v.standard_error:.4f}", f"{v.bits_per_byte:.4f}") for name, v in measured.items()]
-    print_table(
-        f"Validation after {trainer.state.step:,} steps, {trainer.state.elapsed_sec / 60:.1f} minutes",
-        ("", "nats per token", "± (standard error)", "bits per byte"),
-        rows,
-    )
-    print(f"on {found.tokens:,} tokens of {found.documents:,} documents that were not trained on")
+    rows = [(name, _nats(v), f"{v.bits_per_byte:.4f}") for name, v in measured.items()]
+    title = f"Validation after {trainer.state.step:,} steps, {trainer.state.elapsed_sec / 60:.1f} minutes"
+    print_table(title, ("", "nats per token", "bits per byte"), rows)
+    documents = "" if found.documents is None else f" of {found.documents:,} documents"
+    print(f"on {found.tokens:,} tokens{documents} that were not trained on, ± one standard error")
     if trainer.config.spec:
         print("suppressed is not trained without: engram train --no-memory is the control")
     print(f"the model{' and its tables are' if trainer.config.spec else ' is'} in {trainer.run.folder}")

@@ -128,8 +128,20 @@ class CanonicalVocab:
         canonical = np.empty(ids.shape, np.int64)
         largest = translate(self.mapping, ids.reshape(-1), canonical.reshape(-1))
         if largest >= len(self.mapping):
-            raise EngramError(f"token id {largest} is outside the vocabulary of {len(self.mapping)} tokens")
+            raise self._beyond(largest)
         return canonical
+
+    def canonical_of(self, token_id: int) -> int:
+        """The canonical id of one token, for the few of a phrase. Raises EngramError for an id beyond the vocabulary."""
+        if not 0 <= token_id < len(self.mapping):
+            raise self._beyond(token_id)
+        return int(self.mapping[token_id])
+
+    def _beyond(self, token_id: int) -> EngramError:
+        return EngramError(
+            f"token id {token_id} is outside the vocabulary of {len(self.mapping)} tokens",
+            hint="the tokenizer and the vocabulary belong together: name those of one run",
+        )
 
     def largest_classes(self, count: int) -> list[tuple[str, int]]:
         """(key, tokens in the class), largest first, ties in order of canonical id."""
@@ -156,7 +168,8 @@ class CanonicalVocab:
     def load(cls, path: Path) -> "CanonicalVocab":
         """Raises EngramError when the file is missing, is no vocabulary, or its content is not what its fingerprint says."""
         try:
-            table = pq.read_table(path)
+            with pq.ParquetFile(path) as file:  # read_table would load Arrow's data sets first, which takes longer
+                table = file.read()
         except FileNotFoundError as e:
             raise EngramError(f"no such file: {path}", hint="make one with engram build-vocab") from e
         except pa.ArrowInvalid as e:
@@ -173,12 +186,11 @@ class CanonicalVocab:
     def _from_table(cls, table: pa.Table) -> "CanonicalVocab":
         mapping = table["canonical_id"].to_numpy()
         firsts = np.sort(np.unique(mapping, return_index=True)[1])
-        keys = tuple(table["key"].take(firsts).to_pylist())
+        keys = table["key"].to_pylist()
         metadata = table.schema.metadata or {}
-        tokens = tuple(table["token"].to_pylist())
-        special = _special_tokens(metadata, tokens)
-        texts = tuple(table["text"].to_pylist())
-        return cls(tokens, texts, mapping, keys, metadata[b"engram.rule"].decode(), special.eos_id, special.pad_id)
+        tokens, texts = (tuple(table[name].to_pylist()) for name in ("token", "text"))
+        special, rule = _special_tokens(metadata, tokens), metadata[b"engram.rule"].decode()
+        return cls(tokens, texts, mapping, tuple(keys[i] for i in firsts.tolist()), rule, special.eos_id, special.pad_id)
 
 
 def _special_tokens(metadata: dict[bytes, bytes], tokens: tuple[str, ...]) -> SpecialTokens:

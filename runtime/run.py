@@ -67,10 +67,6 @@ class Run:
     def train_folder(self) -> Path:
         return self.folder / "train"
 
-    @property
-    def corpus_path(self) -> Path:
-        return self.folder / "corpus.json"
-
     def command(self, words: str) -> str:
         """A command line that works on this run, as a person would type it: `words` and, but for the default run, `--run`."""
         return f"engram {words}" if self.folder == DEFAULT_RUN else f"engram {words} --run {shlex.quote(str(self.folder))}"

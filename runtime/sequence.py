@@ -11,7 +11,10 @@ from runtime.model.language_model import LanguageModel
 
 
 class Sequence:
-    """Keys and values, the memory's convolution and the n-grams' history of one sequence, which grows piece by piece."""
+    """Keys and values, the memory's convolution and the n-grams' history of one sequence, which grows piece by piece.
+
+    With no lookup the memory is suppressed, or the model has none.
+    """
 
     def __init__(self, model: LanguageModel, lookup: Lookup | None) -> None:
         self._model, self._lookup = model, lookup

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from engram_cli.interrupt import CommandInterruptedError
+
 # What Python tells its audit hooks of, each before it happens.
 OPERATIONS = {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 COUNTED = 250  # most that a child's exit status can say
@@ -55,7 +57,7 @@ def _in_child(
             sys.addaudithook(hook)  # nothing takes one away again
             job()
             status = result()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, CommandInterruptedError):
             status = 0
         finally:
             os._exit(status)

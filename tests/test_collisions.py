@@ -118,10 +118,11 @@ def test_figures_against_sets(counted: tuple[NgramCounts, list[list[int]], Canon
         assert head.shared.found == sum(len(s) for s in row_ngrams.values() if len(s) > 1)
         assert head.shared_traffic.found == sum(row_traffic[row] for row, s in row_ngrams.items() if len(s) > 1)
         top = head.heaviest[0]
-        assert row_traffic[top.row] == max(row_traffic.values())
-        assert top.distinct == len(row_ngrams[top.row])
-        assert top.ngram in row_ngrams[top.row]
-        assert top.traffic_percent == pytest.approx(100 * row_traffic[top.row] / len(reads))
+        assert top.row == top.head_row + spec.offsets(3)[column]
+        assert row_traffic[top.head_row] == max(row_traffic.values())
+        assert top.distinct == len(row_ngrams[top.head_row])
+        assert top.ngram in row_ngrams[top.head_row]
+        assert top.traffic_percent == pytest.approx(100 * row_traffic[top.head_row] / len(reads))
 
 
 def test_more_rows_collide_less(counted: tuple[NgramCounts, list[list[int]], CanonicalVocab]) -> None:
@@ -143,7 +144,7 @@ def test_tables_far_larger_than_their_ngrams(base: int) -> None:
         rows, load = np.unique(mixes(spec, 1, grams.ids) % head.rows, return_counts=True)
         assert head.occupied.found == len(rows)
         assert head.shared.found == load[load > 1].sum() == shared.sum()
-        assert head.heaviest[0].row in rows
+        assert head.heaviest[0].head_row in rows
         assert head.heaviest[0].traffic_percent >= 100 * grams.counts.max() / grams.counts.sum() - 1e-9
 
 
@@ -164,3 +165,19 @@ def test_occupancy_is_exact_for_few_ngrams_in_large_tables(balls: int, rows: int
     mean, deviation = occupancy(balls, rows)
     assert mean == pytest.approx(float(rows * (1 - one)))
     assert deviation == pytest.approx(sqrt(variance), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("boundary", [None, 7])
+def test_a_row_has_the_number_that_the_reference_gives_it(
+    counted: tuple[NgramCounts, list[list[int]], CanonicalVocab], boundary: int | None
+) -> None:
+    """The most frequent n-gram of every heavy row reads that very row, as `hash` and `inspect` number rows."""
+    counts, _, vocab = counted
+    spec = make_spec(vocab.fingerprint, base=1000, boundary=boundary)
+    for layer in spec.layers:
+        for order in spec.orders:
+            for head, _ in head_collisions(spec, layer, order, effective(spec, counts, order)):
+                for heavy in head.heaviest:
+                    read = reference.rows(spec, layer, heavy.ngram)[-1][(order - 2) * spec.heads + head.head]
+                    assert read == heavy.row
+                    assert 0 <= heavy.head_row < head.rows

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,6 @@ def save_again(_: Path) -> Job:
     return job
 
 
-
-
 def content(run: Run) -> dict[str, str]:
     """The run's files with their digests; the clock's readings are not compared, and a writer's traces are no content."""
     names = [path for path in sorted(run.folder.rglob("*")) if path.is_file()]
@@ -67,7 +66,7 @@ def test_the_old_run_is_whole_or_the_new_one_is(
     found = set()
     for number in range(TRIED):
         folder = shutil.copytree(trained_run.folder, tmp_path / str(number))
-        interrupted(lambda run=Run(folder): job(run), folder, 1 + number * count // TRIED, kind)  # type: ignore[misc]
+        interrupted(partial(job, Run(folder)), folder, 1 + number * count // TRIED, kind)
         left = content(Run(folder))
         assert left in (old, new), f"operation {1 + number * count // TRIED} of {count}"
         found.add(left == new)
@@ -83,7 +82,7 @@ def test_readers_find_one_checkpoint_or_the_next(tmp_path: Path, trained_run: Ru
     new, old = visible(Run(fresh.folder)), visible(trained_run)
     for number in range(TRIED):
         folder = shutil.copytree(trained_run.folder, tmp_path / str(number))
-        interrupted(lambda run=Run(folder): job(run), folder, 1 + number * count // TRIED, kind)  # type: ignore[misc]
+        interrupted(partial(job, Run(folder)), folder, 1 + number * count // TRIED, kind)
         assert visible(Run(folder)) in (old, new), f"operation {1 + number * count // TRIED} of {count}"
         TrainedRun.load(Run(folder), torch.device("cpu"))
         assert checkpoints(folder / "train")

@@ -1,4 +1,6 @@
-"""A training's length in steps or in minutes: the learning rate, the validations and the end follow from the share that is over."""
+"""A training is so many steps or minutes long: learning rate, validations and end follow from the share that is over."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ def test_there_are_as_many_validations_as_asked_for_and_the_last_is_at_the_end(s
     assert due[0] == 0
     assert due[-1] == evaluations
     assert due[-1] > due[-2]
-    assert all(a <= b for a, b in zip(due, due[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(due))
 
 
 @given(st.integers(100, 5000))

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from runtime.run import Run
-from tests.commands import engram_process
+from tests.commands import document, engram_process
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,25 @@ def test_a_client_that_leaves_does_not_block_the_next(client: httpx.Client) -> N
         assert complete(client).status_code == 200
 
 
+@pytest.mark.parametrize("field", ["temperature", "top_p", "min_p", "repetition_penalty"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_numbers_that_are_none_are_refused(client: httpx.Client, field: str, value: str) -> None:
+    body = f'{{"model": "run", "prompt": "x", "{field}": {value}}}'
+    response = client.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, field)
+
+
+def test_penalty_and_min_p_are_those_of_generate(client: httpx.Client, trained_run: Run) -> None:
+    """Greedy with the penalty; with a min-p of 1 sampling is greedy whatever the temperature."""
+    options = ("--max-tokens", 12, "--repetition-penalty", 1.5, "--run", trained_run.folder)
+    expected = document("generate", "def parse(", *options)["text"]
+    assert complete(client, repetition_penalty=1.5).json()["choices"][0]["text"] == expected
+    assert expected != complete(client).json()["choices"][0]["text"]
+    assert (
+        complete(client, min_p=1, temperature=2).json()["choices"][0]["text"] == complete(client).json()["choices"][0]["text"]
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "param"),
     [
@@ -110,6 +129,8 @@ def test_a_client_that_leaves_does_not_block_the_next(client: httpx.Client) -> N
         ({"max_tokens": 4096}, 400, "prompt"),
         ({"temperature": 9}, 400, "temperature"),
         ({"top_p": 0}, 400, "top_p"),
+        ({"min_p": 1.5}, 400, "min_p"),
+        ({"repetition_penalty": 0}, 400, "repetition_penalty"),
         ({"n": 2}, 400, "n"),
         ({"prompt": []}, 400, "prompt"),
         ({"prompt": [1, 10_000_000]}, 400, "prompt"),

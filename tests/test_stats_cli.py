@@ -45,6 +45,21 @@ def test_report_then_another_table_size_from_saved_counts(folder: Path) -> None:
     assert "Most frequent n-grams" in table.stdout
 
 
+def test_a_heavy_row_has_the_number_that_hash_gives_it(folder: Path) -> None:
+    """In a corpus of one word, the text of the most frequent n-gram, hashed, reads the heaviest row of every head."""
+    (folder / "apples.txt").write_text("apple apple apple\n" * 40)
+    call = ("--run", folder / "run", "--spec", "tiny")
+    told = document("stats", folder / "apples.txt", *call, "--counts", folder / "apples.parquet")
+    read = {layer: np.array(rows) for layer, rows in document("hash", "apple apple apple\n" * 2, *call)["rows"].items()}
+    heads = 1 + max(head["head"] for head in told["heads"])
+    for head in told["heads"]:
+        column = read[str(head["layer"])][:, (head["order"] - 2) * heads + head["head"]]
+        assert head["heaviest"][0]["row"] in column
+        assert 0 <= head["heaviest"][0]["head_row"] < head["rows"]
+    printed = engram("stats", *call, "--counts", folder / "apples.parquet").stdout
+    assert f"{told['heads'][-heads]['heaviest'][0]['row']:,}" in printed
+
+
 def test_shards_join(folder: Path) -> None:
     run = ("--run", folder / "run", "--spec", "tiny")
     whole = document("stats", folder / "corpus", *run, "--counts", folder / "whole.parquet")

@@ -33,7 +33,9 @@ STEPS = 40
 
 def losses(run: Run) -> list[tuple[float, ...]]:
     lines = (run.train_folder / "metrics.jsonl").read_text().splitlines()
-    return [tuple(v for k, v in json.loads(line).items() if k not in {"tokens_per_sec", "elapsed_sec", "sample"}) for line in lines]
+    return [
+        tuple(v for k, v in json.loads(line).items() if k not in {"tokens_per_sec", "elapsed_sec", "sample"}) for line in lines
+    ]
 
 
 def start(run: Run, corpus_path: Path) -> Trainer:
@@ -223,8 +225,9 @@ def test_bfloat16_products_learn_as_float32_ones_do(tmp_path: Path, corpus_path:
     assert losses[1] == pytest.approx(losses[0], abs=0.05)
 
 
-def test_products_are_in_bfloat16_where_the_processor_has_instructions_for_it() -> None:
+def test_products_are_in_bfloat16_where_the_processor_has_matrix_units_for_it() -> None:
+    """Vector instructions alone decide nothing: with them torch is faster in bfloat16 on some processors, slower on others."""
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
-    if not {"avx512_bf16", "amx_bf16"} & set(flags):
+    if "amx_bf16" not in flags:
         pytest.skip("this processor has none")
     assert fast_precision(torch.device("cpu")) == "bfloat16"

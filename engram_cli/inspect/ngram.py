@@ -15,9 +15,12 @@ def ngram(
     run: RunDir = DEFAULT_RUN,
     json: Json = False,
 ) -> None:
-    """Show the n-grams that end a phrase: their rows per head, the rows' norms, and how often the corpus has them.
+    """Show the n-grams that end a phrase: their rows per head, the rows' norms, and how often the training side has them.
 
-    Example: engram inspect ngram "def __init__"
+    The training side is what the model learns from: the corpus without what is kept for validation (corpus_count in JSON).
+    Where it usually has other tokens than the phrase, a note says which: a longer last one, or those that follow a space.
+
+    Example: engram inspect ngram "is not None"
 
     Example: engram inspect ngram "self." --json
     """
@@ -33,7 +36,7 @@ def ngram(
 
 
 def _print(view: "NgramView") -> None:
-    from engram_cli.output import print_table
+    from engram_cli.output import note, print_table
 
     tokens = zip(view.texts, view.keys, view.token_ids, view.canonical_ids, strict=True)
     print_table(
@@ -41,7 +44,7 @@ def _print(view: "NgramView") -> None:
     )
     print_table(
         "N-grams",
-        ("order", "n-gram", "in the corpus"),
+        ("order", "n-gram", "in the training side"),
         ((n, " · ".join(map(repr, keys)), "unknown" if count is None else count) for n, (keys, count) in view.ngrams.items()),
         left=2,
     )
@@ -52,3 +55,10 @@ def _print(view: "NgramView") -> None:
             for head, (row, norm) in enumerate(reads)
         ]
         print_table(f"Layer {layer}", ("column", "row", "norm"), rows)
+    if longer := view.written_otherwise:
+        last, own = view.texts[-1], max(order for order in view.ngrams if order <= len(view.texts))
+        counted = f"{longer.token!r} there {longer.count:,} times, {last!r} {view.ngrams[own][1]:,} times"
+        note(f"note: {last!r} is usually written otherwise: the training side has {counted}")
+    if inside := view.after_a_space:
+        shown = " · ".join(map(repr, inside.tokens))
+        note(f"note: after a space the phrase is {shown}, {inside.count:,} times in the training side")

@@ -53,7 +53,7 @@ def print_report(report: "CollisionReport", raw: "CollisionReport | None", vocab
     _print_joint(report)
     print_table(
         "Heaviest rows",
-        ("layer", "n", "head", "row", "traffic %", "n-grams in it", "most frequent"),
+        ("layer", "n", "head", "row", "in the head", "traffic %", "n-grams in it", "most frequent"),
         _heaviest(report, vocab),
         left=3,
     )
@@ -119,7 +119,7 @@ def _heaviest(report: "CollisionReport", vocab: "CanonicalVocab") -> Iterator[tu
         if head.head == 0:
             for row in head.heaviest[:2]:
                 text = _text(vocab, row.ngram)
-                yield head.layer, head.order, head.head, row.row, row.traffic_percent, row.distinct, text
+                yield head.layer, head.order, head.head, row.row, row.head_row, row.traffic_percent, row.distinct, text
 
 
 def _print_curve(report: "CollisionReport") -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hashing.ngrams.collisions import CurvePoint, HeadCollisions
     from hashing.ngrams.traffic import MissCurve
 
+
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Any]:
     figure, (axes,) = figure_of(1)
     label(axes, title, x, y)

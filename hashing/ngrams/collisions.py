@@ -34,7 +34,10 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class HeavyRow:
-    row: int  # within the head
+    """One of the rows of a head that most occurrences read."""
+
+    row: int  # within the layer's table, as `hash` and `inspect` number it
+    head_row: int  # within the head: the n-gram's mix modulo the head's prime
     traffic_percent: float
     distinct: int
     ngram: tuple[int, ...]  # the most frequent one in it
@@ -143,6 +146,7 @@ def head_collisions(
     """Each head's figures, with which of the n-grams (D,) share their row in it."""
     mix = mixes(spec, layer, grams.ids)
     ones = np.ones(len(mix), np.int64)
+    offsets = spec.offsets(layer)[(order - 2) * spec.heads :]
     for head, modulus in enumerate(spec.primes[spec.layer_index(layer)][order - 2]):
         names, rows = _numbered(mix % modulus, modulus)
         load = np.bincount(rows, minlength=len(names))
@@ -156,7 +160,7 @@ def head_collisions(
             occupied=Compared(int(np.count_nonzero(load)), *occupancy(len(mix), modulus)),
             shared=Compared(int(np.count_nonzero(shared)), *shared_weight(ones, modulus)),
             shared_traffic=Compared(int(grams.counts[shared].sum()), *shared_weight(grams.counts, modulus)),
-            heaviest=_heaviest(names, rows, load, grams),
+            heaviest=_heaviest(names, offsets[head], rows, load, grams),
         )
         yield figures, shared
 
@@ -172,7 +176,11 @@ def _numbered(rows: NDArray[np.int64], modulus: int) -> tuple[Sequence[int] | ND
 
 
 def _heaviest(
-    names: Sequence[int] | NDArray[np.int64], rows: NDArray[np.int64], load: NDArray[np.int64], grams: Effective
+    names: Sequence[int] | NDArray[np.int64],
+    offset: int,
+    rows: NDArray[np.int64],
+    load: NDArray[np.int64],
+    grams: Effective,
 ) -> tuple[HeavyRow, ...]:
     traffic = np.bincount(rows, grams.counts, len(load))
     top = np.argpartition(traffic, -min(HEAVIEST, len(traffic)))[-HEAVIEST:]
@@ -182,7 +190,8 @@ def _heaviest(
             inside = np.flatnonzero(rows == row)
             ngram = tuple(grams.ids[inside[np.argmax(grams.counts[inside])]].tolist())
             share = 100 * float(traffic[row] / grams.counts.sum())
-            found.append(HeavyRow(int(names[row]), share, int(load[row]), ngram))
+            head_row = int(names[row])
+            found.append(HeavyRow(offset + head_row, head_row, share, int(load[row]), ngram))
     return tuple(found)
 
 

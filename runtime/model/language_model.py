@@ -70,6 +70,11 @@ class LanguageModel(nn.Module):
     def device(self) -> torch.device:
         return self.embedding.weight.device
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether any block has one."""
+        return any(block.memory is not None for block in self.blocks)
+
     def new_cache(self) -> Cache:
         return [BlockCache() for _ in self.blocks]
 

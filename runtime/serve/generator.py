@@ -11,8 +11,8 @@ from runtime.lookup import Lookup
 from runtime.model.language_model import LanguageModel
 from runtime.placement.placement import PlacementName, check_placement
 from runtime.run import Run
-from runtime.serve.sampler import Sampler, Sampling
 from runtime.sequence import Sequence as DecodedSequence
+from runtime.serve.sampler import Sampler, Sampling
 from runtime.serve.threads import choose_threads
 from runtime.trained_run import TrainedRun
 
@@ -23,19 +23,21 @@ class Generator:
 
     model: LanguageModel
     tokenizer: Tokenizer
-    lookup: Lookup | None  # None for a run that was trained without memory
+    lookup: Lookup | None  # None where the memory is suppressed or the model has none
     end_id: int
 
     @classmethod
-    def load(cls, run: Run, placement: PlacementName) -> "Generator":
-        """Raises EngramError for a run that is not trained, or whose parts do not belong together.
+    def load(cls, run: Run, placement: PlacementName, memory: bool = True) -> "Generator":
+        """With `memory` False it is suppressed, which is not a model that was trained without.
 
-        Raises UsageError, before anything is read, for a placement that there is not.
+        Raises EngramError for a run that is not trained, or whose parts do not belong together, and UsageError, before anything
+        is read, for a placement that there is not.
         """
         check_placement(placement)
-        tokenizer = run.tokenizer()
-        trained = TrainedRun.load(run, default_device())
-        generator = cls(trained.model, tokenizer, trained.lookup(placement), trained.vocab.end_of_text_id)
+        with run.reading():
+            tokenizer, trained = run.tokenizer(), TrainedRun.load(run, default_device())
+        lookup = trained.lookup(placement) if memory else None
+        generator = cls(trained.model, tokenizer, lookup, trained.vocab.end_of_text_id)
         choose_threads(lambda: generator.sequence().feed([generator.end_id]))
         return generator
 
@@ -52,7 +54,7 @@ class Generator:
         sequence, sampler = self.sequence(), Sampler(sampling)
         following = prompt
         for _ in range(sampling.max_tokens):
-            token = sampler(sequence.feed(following))
+            token = sampler(sequence.feed(following), following)
             if token == self.end_id:
                 return
             yield token

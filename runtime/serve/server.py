@@ -28,7 +28,7 @@ TokenId = Annotated[int, Field(ge=0, strict=True)]
 
 
 class CompletionRequest(BaseModel):
-    """The part of OpenAI's completion request that is served; anything else is refused by name."""
+    """The part of OpenAI's completion request that is served, and two of vLLM's; anything else is refused by name."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,6 +41,8 @@ class CompletionRequest(BaseModel):
     stream: bool = False
     stop: str | list[str] | None = None
     seed: int | None = Field(None, ge=0, le=INT64_MAX)
+    repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)  # this and min_p as vLLM names them
+    min_p: float = Field(0.0, ge=0, le=1)
     user: str | None = None
 
     def prompts(self) -> Sequence[str | list[int]]:
@@ -51,7 +53,8 @@ class CompletionRequest(BaseModel):
 
     def sampling(self) -> Sampling:
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return Sampling(self.max_tokens, self.temperature, self.top_p, self.seed, tuple(s for s in stop if s))
+        stops = tuple(s for s in stop if s)
+        return Sampling(self.max_tokens, self.temperature, self.top_p, self.seed, stops, self.repetition_penalty, self.min_p)
 
 
 class RequestError(Exception):

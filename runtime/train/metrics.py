@@ -30,7 +30,7 @@ class Metrics:
         return self.folder / "metrics.jsonl"
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Every step's, in order. Raises EngramError for a line that is none, but for the last one, which a kill may cut short."""
+        """Every step's, in order. Raises EngramError for a broken line before the last, which a kill may cut short."""
         content = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
         for number, line in enumerate(content, 1):
             try:
@@ -47,7 +47,7 @@ class Metrics:
 
 
 def _refuse(path: Path, number: int) -> dict[str, Any]:
-    raise EngramError(f"{path}: line {number} is not what a training writes", hint="remove the line; nothing is read from it but curves")
+    raise EngramError(f"{path}: line {number} is not what a training writes", hint="remove the line; only curves need it")
 
 
 class MetricsWriter:
@@ -57,10 +57,10 @@ class MetricsWriter:
         self._file = metrics.path.open("a", encoding="utf-8")
         self._board: SummaryWriter | None = None
         if find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils import tensorboard
 
             folder = str(metrics.folder / "tensorboard")
-            self._board = SummaryWriter(folder, purge_step=step + 1, flush_secs=FLUSHED_AFTER_SEC)  # type: ignore[no-untyped-call]
+            self._board = tensorboard.SummaryWriter(folder, purge_step=step + 1, flush_secs=FLUSHED_AFTER_SEC)
 
     def write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
@@ -68,11 +68,11 @@ class MetricsWriter:
         if self._board is not None:
             for name in SHOWN_IN_TENSORBOARD:
                 if name in line:
-                    self._board.add_scalar(name, line[name], line["step"])  # type: ignore[no-untyped-call]
+                    self._board.add_scalar(name, line[name], line["step"])
             if "sample" in line:
-                self._board.add_text("sample", line["sample"], line["step"])  # type: ignore[no-untyped-call]
+                self._board.add_text("sample", line["sample"], line["step"])
 
     def close(self) -> None:
         self._file.close()
         if self._board is not None:
-            self._board.close()  # type: ignore[no-untyped-call]
+            self._board.close()

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import adamw
 from runtime.train.row_table import RowTable, RowTables
 from runtime.train.schedule import Schedule
-from runtime.validation import Validation, validate
+from runtime.validation import Validation, validate, validation_budget
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -131,8 +130,8 @@ class Trainer:
         """Raises EngramError when a changed recipe leaves nothing to do."""
         if self.recipe != before and self.is_over:
             raise EngramError(
-                f"the training in {self.run.folder} is at step {self.state.step} after {self.state.elapsed_sec / 60:.1f} minutes, "
-                "as far as it would go",
+                f"the training in {self.run.folder} is at step {self.state.step}, "
+                f"after {self.state.elapsed_sec / 60:.1f} minutes: there is nothing left to do",
                 hint="--resume takes the total of --steps or --minutes, those already done included",
             )
 
@@ -211,14 +210,20 @@ class Trainer:
     def validate(self, memory: bool = True) -> Validation:
         """The loss over the validation side, with the memory or with it suppressed."""
         lookup = self.lookup() if memory else None
-        return validate(self.state.model, self.tokens, self.recipe.length, self.config.precision, lookup)
+        had = max(1, self.schedule.validations_due(self.state.step, self.state.elapsed_sec))
+        budget = validation_budget(self.state.step * self.recipe.batch * self.recipe.length // had)
+        return validate(self.state.model, self.tokens, self.recipe.length, self.config.precision, lookup, budget)
 
     def sample(self) -> str | None:
         """The recipe's prompt and the likeliest tokens after it; None where the recipe asks for none."""
         prompt = self.tokenizer.encode(self.recipe.sample_prompt, add_special_tokens=False).ids
         if not self.recipe.sample_tokens:
             return None
-        sequence, following, ids = Sequence(self.state.model, self.lookup()), prompt or [self.vocab.end_of_text_id], list(prompt)
+        sequence, following, ids = (
+            Sequence(self.state.model, self.lookup()),
+            prompt or [self.vocab.end_of_text_id],
+            list(prompt),
+        )
         for _ in range(self.recipe.sample_tokens):
             following = [int(sequence.feed(following).argmax())]
             ids += following
