@@ -135,7 +135,10 @@ class MemorySettings:
         return cls._from(named, memory)
 
     def spec(self, vocab: CanonicalVocab) -> HashSpec:
-        """The spec over a vocabulary. Raises EngramError when that lacks the pad or the boundary token."""
+        """The spec over a vocabulary. Raises UsageError when that lacks the pad or the boundary token."""
+        for name, token_id in (("pad_token", self.pad_token), ("boundary_token", self.boundary_token)):
+            if token_id is not None and token_id >= (size := len(vocab.tokens)):
+                raise UsageError(f"memory.{name} is {token_id}, but the vocabulary has {size} tokens", hint="ids count from 0")
         named = NamedSpec(
             layers=self.layers,
             max_order=self.orders[-1],
@@ -162,9 +165,7 @@ class Settings:
     model: ModelSettings
     memory: MemorySettings | None  # None: a run without memory
     recipe: Recipe
-    precision: Annotated[Precision | None, Setting("of products in training: float32, bfloat16, or none: the faster here")] = (
-        None
-    )
+    precision: Annotated[Precision | None, Setting("of products in training: float32, bfloat16; none: the faster here")] = None
 
     def check_layers(self, layers: tuple[int, ...], where: str) -> None:
         """Raises UsageError when a memory's layers are not all blocks of the model."""
