@@ -18,7 +18,11 @@ ConfigFile: TypeAlias = Annotated[
 ]
 SetOptions: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, as model.blocks=4; repeat for more."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one of the settings that engram config shows, as model.blocks=4; repeat for more.",
+    ),
 ]
 TrainedSpec: TypeAlias = Annotated[
     str, typer.Option("--spec", help="Address by a named spec or a spec's JSON file, rows as wide as memory.head_dim.")
@@ -45,10 +49,11 @@ def chosen_config(
     until_loss: float | None = None,
     seed: int | None = None,
 ) -> "RunConfig":
-    """The configuration over a vocabulary that the options come to; later ones of these win over earlier ones:
+    """The configuration over a vocabulary that a training's options come to.
 
-    the preset, the config file, `sets`, and the options of their own. Raises UsageError, naming the setting, for a key that is
-    unknown, a value that is not its, and for options that contradict one another.
+    The config file changes the preset, `sets` change that, and the options with names of their own have the last word. Raises
+    UsageError for a setting that there is not, a value that is not the setting's, and for what contradicts one another, and
+    EngramError for a file that cannot be read and for tables beyond this machine's memory.
     """
     from engram_cli.options import named_spec_over
     from runtime.device import default_device, fast_precision

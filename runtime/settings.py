@@ -55,7 +55,7 @@ class MemorySettings:
     layers: Annotated[tuple[int, ...], Setting("blocks with a memory, from 0, ascending", least=0, most=MAX_LAYER)]
     orders: Annotated[tuple[int, ...], Setting(f"n-grams that are looked up: 2 to N, which is {MAX_ORDER} at most")]
     heads: Annotated[int, Setting("hashes of each order", least=1, most=MAX_HEADS)]
-    rows_per_head: Annotated[int, Setting("rows of a head's table; the next free prime is taken", least=2, most=1 << 40)]
+    rows_per_head: Annotated[int, Setting("rows of a head's table; the next free prime is taken", least=2)]
     head_dim: Annotated[int, Setting("numbers of a row", least=1, most=1 << 16)]
     gate: Annotated[Gate, Setting("signed_sqrt (released models) or sigmoid (paper)")]
     conv: Annotated[bool, Setting("whether a causal convolution follows the gate")]
@@ -64,7 +64,7 @@ class MemorySettings:
     bias: Annotated[bool, Setting("whether the projection has a bias")]
     pad_token: Annotated[int | None, Setting("token id read before the start; none: the vocabulary's own pad", least=0)]
     boundary_token: Annotated[int | None, Setting("token id that look-back never crosses, or none", least=0)]
-    rows_multiple: Annotated[int, Setting("rows of a layer are padded up to a multiple of this", least=1, most=1 << 40)]
+    rows_multiple: Annotated[int, Setting("rows of a layer are padded up to a multiple of this", least=1)]
     seed: Annotated[int, Setting("of the hashes", least=0)]
     seeding: Annotated[Seeding, Setting("rule of the hashes: numpy (DeepSeek) or splitmix64 (Qwen)")]
 
@@ -135,7 +135,10 @@ class MemorySettings:
         return cls._from(named, memory)
 
     def spec(self, vocab: CanonicalVocab) -> HashSpec:
-        """The spec over a vocabulary. Raises EngramError when that lacks the pad or the boundary token."""
+        """The spec over a vocabulary. Raises UsageError when that lacks the pad or the boundary token."""
+        for name, token_id in (("pad_token", self.pad_token), ("boundary_token", self.boundary_token)):
+            if token_id is not None and token_id >= (size := len(vocab.tokens)):
+                raise UsageError(f"memory.{name} is {token_id}, but the vocabulary has {size} tokens", hint="ids count from 0")
         named = NamedSpec(
             layers=self.layers,
             max_order=self.orders[-1],
@@ -162,9 +165,7 @@ class Settings:
     model: ModelSettings
     memory: MemorySettings | None  # None: a run without memory
     recipe: Recipe
-    precision: Annotated[Precision | None, Setting("of products in training: float32, bfloat16, or none: the faster here")] = (
-        None
-    )
+    precision: Annotated[Precision | None, Setting("of products in training: float32, bfloat16; none: the faster here")] = None
 
     def check_layers(self, layers: tuple[int, ...], where: str) -> None:
         """Raises UsageError when a memory's layers are not all blocks of the model."""

@@ -58,6 +58,7 @@ def test_a_run_without_memory_is_printed_so(tmp_path: Path, vocab_run: Run) -> N
     path = printed(tmp_path / "my.toml", "--run", run.folder)
     assert chosen_config(run.vocab(), config=path) == config
     assert document("config", "--run", run.folder)["memory"] is None
+    refused(engram("config", "--run", run.folder, "--set", "memory.bias=true"), 2, "there is no memory to begin from\nhint: ")
 
 
 def test_a_spec_that_no_settings_express_is_refused_with_the_way_out(tmp_path: Path, vocab_run: Run) -> None:

@@ -262,7 +262,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"sets": ["recipe.sample_prompt=\udc80"]}, "which is no text", ""),
     ({"sets": ["recipe.steps=none"]}, "expected one of the two, found neither", "set one of them"),
     ({"sets": ["recipe.steps=4", "recipe.minutes=2"]}, "recipe.steps and recipe.minutes are both set", "leave one out"),
-    ({"options": {"recipe.steps": 4, "recipe.minutes": 2.0}}, "recipe.steps and recipe.minutes are both set", "leave one out"),
+    (
+        {"options": {"recipe.steps": 4, "recipe.minutes": 2.0}},
+        "--steps, --minutes: recipe.steps and recipe.minutes",
+        "leave one",
+    ),
     ({"sets": ["model.blocks=3", "model.blocks=4"]}, "model.blocks twice, as 3 and as 4", "leave one"),
     ({"sets": ["memory.orders=3,4"]}, "memory.orders are 3,4, expected 2 to N", "memory.orders to 2,3,4"),
     ({"sets": ["memory.orders=2,9"]}, "memory.orders are 2,9", "memory.orders to 2,3,4,5,6"),
@@ -303,6 +307,13 @@ def test_layers_beyond_the_blocks_are_refused(call: dict[str, Any], message: str
     with pytest.raises(UsageError, match=message) as refused:
         chosen_config(VOCAB, **call)
     assert "model.blocks to" in refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["pad_token", "boundary_token"])
+def test_a_token_that_the_vocabulary_lacks_is_refused(name: str) -> None:
+    assert chosen_config(VOCAB, sets=[f"memory.{name}=299"]).spec
+    with pytest.raises(UsageError, match=f"memory.{name} is 300, but the vocabulary has 300 tokens"):
+        chosen_config(VOCAB, sets=[f"memory.{name}=300"])
 
 
 @pytest.mark.parametrize(

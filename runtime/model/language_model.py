@@ -36,29 +36,35 @@ class TiedHead(nn.Module):
 class LanguageModel(nn.Module):
     """How weights start: gains at 1, all others normal with deviation 0.02, but the last projection of each sub-layer with
     0.02 / sqrt(2 · blocks) and the memory's projection with MEMORY_GAIN / sqrt(E); the memory's convolution at zeros, or as the
-    demo draws it.
+    demo draws it. The memory is drawn apart, so that models with it and without it begin from the same backbone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        seeds = torch.randint(2**62, (2,)).tolist()  # before anything is made, which draws as many numbers as it has weights
         self.embedding = nn.Embedding(config.vocab_size, config.hidden)
         rotary = Rotary(config.head_dim, config.rope_base)
         blocks = [Block(config, number, rotary) for number in range(config.blocks)]
         self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.norm = RMSNorm(config.hidden)
         self.head = TiedHead(self.embedding) if config.tied else nn.Linear(config.hidden, config.vocab_size, bias=False)
-        self.apply(self._initialise)
-        for block in blocks:
-            for last in (block.attention.out, block.ffn.down):
-                nn.init.normal_(last.weight, std=0.02 / (2 * config.blocks) ** 0.5)
-            if block.memory is not None:
-                nn.init.normal_(block.memory.projection.weight, std=MEMORY_GAIN / block.memory.config.width**0.5)
+        self._draw(*(torch.Generator().manual_seed(seed) for seed in seeds))
 
-    @staticmethod
-    def _initialise(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
+    def _draw(self, backbone: torch.Generator, memory: torch.Generator) -> None:
+        """Draws the weights of all matrices, the backbone's and the memory's each from a generator of their own."""
+        first, last = 0.02, 0.02 / (2 * self.config.blocks) ** 0.5
+        drawn: list[tuple[nn.Module, float]] = [(self.embedding, first)]
+        for block in self.blocks:
+            drawn += [(block.attention.qkv, first), (block.ffn.gate_up, first)]
+            drawn += [(block.attention.out, last), (block.ffn.down, last)]
+            if block.memory is not None:
+                std = MEMORY_GAIN / block.memory.config.width**0.5
+                nn.init.normal_(block.memory.projection.weight, std=std, generator=memory)
+        if not self.config.tied:
+            drawn.append((self.head, first))
+        for module, std in drawn:
+            nn.init.normal_(module.weight, std=std, generator=backbone)  # type: ignore[arg-type]
 
     @property
     def device(self) -> torch.device:

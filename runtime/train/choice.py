@@ -79,7 +79,8 @@ def chosen_settings(
     """
     given = {name: value for name, value in (options or {}).items() if value is not None}
     by_text = set_change(sets)
-    changes = [by_text, Change("the options", {**given, "memory": None} if no_memory else given)]
+    named = ", ".join(f"--{_last(name).replace('_', '-')}" for name in given)
+    changes = [by_text, Change(named, {**given, "memory": None} if no_memory else given)]
     if no_memory:
         _refuse_memory(by_text, spec)
     if spec:
