@@ -69,7 +69,7 @@ def test_bash(shell: dict[str, str], line: str, expected: set[str]) -> None:
     assert set(said(["bash", "--norc", "-c", script], shell).split()) == expected
 
 
-@pytest.mark.parametrize(("line", "expected"), CASES)
+@pytest.mark.parametrize(("line", "expected"), CASES[::3])
 def test_zsh(shell: dict[str, str], line: str, expected: set[str]) -> None:
     """The function is asked with `_arguments` in the place of zsh's own, which only works at a prompt."""
     needed("zsh")
@@ -84,7 +84,7 @@ def test_zsh(shell: dict[str, str], line: str, expected: set[str]) -> None:
     assert set(re.findall(r'(?<!:)"([^"]*)"', shown)) == expected  # "value":"what its help says"
 
 
-@pytest.mark.parametrize(("line", "expected"), CASES)
+@pytest.mark.parametrize(("line", "expected"), CASES[::3])
 def test_fish(shell: dict[str, str], line: str, expected: set[str]) -> None:
     needed("fish")
     script = f"_ENGRAM_COMPLETE=source_fish engram | source; complete -C '{line}'"
