@@ -37,9 +37,8 @@ def usage_error(error: Any, commands: Any, arguments: Sequence[str]) -> UsageErr
     """
     said = error.format_message().replace("Value error, ", "").replace(". Did you mean", "; did you mean").rstrip(".")
     if refused := REFUSED.fullmatch(said):
-        said = (
-            f"{refused['option']}: {_found(refused['name'], arguments)}expected {EXPECTED[refused['what']]}{refused['limit']}"
-        )
+        option, expected = refused["option"], EXPECTED[refused["what"]] + refused["limit"]
+        said = f"invalid value for '{option}': {_found(option, arguments)}expected {expected}"
     return UsageError(said[:1].lower() + said[1:], hint=" ".join(["engram", *named(commands, arguments), "--help"]))
 
 
