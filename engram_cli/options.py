@@ -119,7 +119,7 @@ def checked_text(text: str) -> str:
     from hashing.text.text_file import SURROGATE
 
     if SURROGATE.search(text):
-        raise UsageError(f"{text!r} is no text in this terminal's encoding")
+        raise UsageError(f"{text!r} is no text in this terminal's encoding", hint="use a UTF-8 locale, as in LC_ALL=C.UTF-8")
     return text
 
 

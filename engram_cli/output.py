@@ -24,29 +24,64 @@ def note(message: str) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> None:
-    """A table; the first `left` columns are text, the others numbers aligned right. Piped, it is as wide as it needs."""
+    """A table; the first `left` columns are text, the others numbers aligned right. Piped, it is as wide as it needs.
+
+    Where the numbers do not fit a terminal side by side, further tables under the first have those that are left, beside the
+    same text.
+    """
+    lines = [[text(cell) for cell in row] for row in rows]
+    widest = [max([len(column), *(len(line[place]) for line in lines)]) for place, column in enumerate(columns)]
+    least = [min(width, FOLDED_WIDTH) if place < left else width for place, width in enumerate(widest)]
+    width = _terminal_width()
+    for number, places in enumerate(_parts(least, left, width)):
+        _print_part("further columns" if number else title, places, columns, lines, least, left, width)
+
+
+def _terminal_width() -> int:
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else PIPED_WIDTH
+
+
+def _parts(least: Sequence[int], left: int, width: int) -> list[list[int]]:
+    """The columns of each table: all in one if that fits at its narrowest, else the texts with as many numbers as fit."""
+    if sum(least) + len(least) - 1 <= width:
+        return [[*range(len(least))]]
+    parts: list[list[int]] = []
+    for place in range(left, len(least)):
+        part = parts[-1] if parts else []
+        if parts and sum(least[i] for i in part) + least[place] + 3 * (len(part) + 1) + 1 <= width:
+            part.append(place)
+        else:
+            parts.append([*range(left), place])
+    return parts or [[*range(left)]]
+
+
+def _print_part(
+    title: str,
+    places: Sequence[int],
+    columns: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    least: Sequence[int],
+    left: int,
+    width: int,
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    lines = [[text(cell) for cell in row] for row in rows]
-    for position, column in enumerate(columns):
-        is_text = position < left
-        widest = max([len(column), *(len(line[position]) for line in lines)])
-        least = min(widest, FOLDED_WIDTH) if is_text else widest
-        table.add_column(column, justify="left" if is_text else "right", overflow="fold", min_width=least, no_wrap=not is_text)
+    for place in places:
+        is_text = place < left
+        justify: Any = "left" if is_text else "right"
+        table.add_column(columns[place], justify=justify, overflow="fold", min_width=least[place], no_wrap=not is_text)
     for line in lines:
-        table.add_row(*line)
-    width = PIPED_WIDTH
-    if sys.stdout.isatty():
-        width = Console().width
-        least = sum(column.min_width or 0 for column in table.columns)
-        if least + 3 * len(columns) + 1 > width:
-            table.box, table.padding, table.show_edge = SIMPLE_HEAD, 0, False
-        # Wider than the terminal, if need be: it wraps lines, where a narrower table would cut digits off.
-        width = max(width, least + len(columns) - 1)
-    Console(highlight=False, width=width).print(table)
+        table.add_row(*(line[place] for place in places))
+    needed = sum(least[place] for place in places)
+    if needed + 3 * len(places) + 1 > width:
+        table.box, table.padding, table.show_edge = SIMPLE_HEAD, 0, False
+    # Wider than the terminal, if a single number is: it wraps lines, where a narrower table would cut digits off.
+    Console(highlight=False, width=max(width, needed + len(places) - 1)).print(table)
 
 
 def text(cell: object) -> str:

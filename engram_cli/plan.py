@@ -30,7 +30,7 @@ def plan(
     from table.encodings.encoding import encoding as named_encoding
 
     if not isfinite(tokens_per_sec):
-        raise UsageError(f"{tokens_per_sec} tokens per second are expected to be a finite number")
+        raise UsageError(f"--tokens-per-sec is {tokens_per_sec}, expected a finite number", hint="as in --tokens-per-sec 9000")
     shape = table_shape(spec, None, head_dim)
     kind = named_encoding(encoding or shape.encoding)
     content = {"spec": spec, "encoding": kind.name, **_cost(shape, kind.row_bytes(shape.head_dim), tokens_per_sec)}

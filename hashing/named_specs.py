@@ -132,7 +132,10 @@ def chosen_spec(name: str, vocab: CanonicalVocab) -> HashSpec:
         return named_spec(name).spec(vocab)
     spec = HashSpec.load(Path(name))
     if spec.vocab_fingerprint != vocab.fingerprint:
-        raise EngramError(f"{name} addresses vocabulary {spec.vocab_fingerprint}, but the one given is {vocab.fingerprint}")
+        raise EngramError(
+            f"{name} addresses vocabulary {spec.vocab_fingerprint}, but the one given is {vocab.fingerprint}",
+            hint="name the run that it was saved from, or save it again with engram hash --save-spec",
+        )
     if spec.canonical_size < vocab.size or (spec.canonical_size > vocab.size and vocab.rule != IDENTITY.name):
         raise EngramError(f"{name} is over {spec.canonical_size} canonical ids, but the vocabulary has {vocab.size}")
     return spec

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         ("key", pa.string()),
     ]
 )
+PUT_BACK = "put the file back, or make it again from the same tokenizer with engram build-vocab"
 
 
 def tokens_by_id(tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -173,13 +174,16 @@ class CanonicalVocab:
         except FileNotFoundError as e:
             raise EngramError(f"no such file: {path}", hint="make one with engram build-vocab") from e
         except pa.ArrowInvalid as e:
-            raise EngramError(f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
+            raise EngramError(f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}", hint=PUT_BACK) from e
         metadata = table.schema.metadata or {}
         if not {b"engram.rule", b"engram.fingerprint"} <= metadata.keys() or not table.schema.remove_metadata().equals(SCHEMA):
-            raise EngramError(f"{path} is not a canonical vocabulary; its columns are {', '.join(table.column_names)}")
+            columns = ", ".join(table.column_names)
+            raise EngramError(f"{path} is not a canonical vocabulary; its columns are {columns}", hint=PUT_BACK)
         vocab = cls._from_table(table)
         if vocab.fingerprint != (stored := metadata[b"engram.fingerprint"].decode()):
-            raise EngramError(f"{path} was altered: its content has fingerprint {vocab.fingerprint}, its metadata has {stored}")
+            raise EngramError(
+                f"{path} was altered: its content has fingerprint {vocab.fingerprint}, its metadata has {stored}", hint=PUT_BACK
+            )
         return vocab
 
     @classmethod

@@ -66,5 +66,8 @@ def _load_model(run: Run, config: RunConfig, store: TableStore | None, vocab: Ca
     try:
         model.load_state_dict(tensors)
     except RuntimeError as e:
-        raise EngramError(f"{run.model_path} does not fit {run.config_path}: {str(e).splitlines()[-1].strip()}") from e
+        raise EngramError(
+            f"{run.model_path} does not fit {run.config_path}: {str(e).splitlines()[-1].strip()}",
+            hint="put the config.json back that it was trained with",
+        ) from e
     return model

@@ -40,7 +40,7 @@ def is_store(path: Path) -> bool:
 def verify(path: Path, full: bool = False, tokenizer: Path | None = None, progress: Progress = quiet) -> Verification:
     """Examines a store or a checkpoint folder. Raises EngramError only when there is nothing at `path`."""
     if not path.is_dir():
-        raise EngramError(f"no such folder: {path}")
+        raise EngramError(f"no such folder: {path}", hint="name a table store or a checkpoint's folder")
     try:
         return _verify_store(path, full, progress) if is_store(path) else _verify_checkpoint(path, full, tokenizer, progress)
     except EngramError as e:

@@ -202,6 +202,30 @@ def test_hints_name_the_run_and_the_store(tmp_path: Path, trained_run: Run, voca
     refused(engram("generate", "x", "--run", run), 1, f"hint: first run: engram build-vocab --run {run}\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["table", "verify", "absent"], "no such folder: absent\nhint: name a table store or a checkpoint's folder"),
+        (["table", "import", "absent"], "no such file or folder: absent\nhint: name a checkpoint's folder, or a state dict's"),
+        (["table", "info", "absent"], "no such table store: absent\nhint: name a store's folder"),
+        (
+            ["stats", "--counts", "note.txt", "--spec", "tiny"],
+            "cannot be read as Parquet.*\nhint: engram stats CORPUS --counts",
+        ),
+        (["hash", "x", "--spec", "spec.json"], "addresses vocabulary .*\nhint: name the run that it was saved from"),
+    ],
+)
+def test_a_refusal_leads_on(tmp_path: Path, vocab_run: Run, command: list[str], message: str) -> None:
+    run = ["--run", str(vocab_run.folder)] if command[0] in {"hash", "stats"} else []
+    assert engram("hash", "x", "--spec", "tiny", "--save-spec", "spec.json", "--run", vocab_run.folder, cwd=tmp_path)
+    spec = tmp_path / "spec.json"
+    spec.write_text(spec.read_text().replace(vocab_run.vocab().fingerprint, "0" * 16))
+    (tmp_path / "note.txt").write_text("no counts")
+    done = engram(*command, *run, cwd=tmp_path)
+    assert done.returncode in {1, 2}
+    assert re.search(f"error: .*{message}", done.stderr), done.stderr
+
+
 def test_what_is_interrupted_says_how_to_go_on(tmp_path: Path, vocab_run: Run, corpus_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(vocab_run.folder, run)

@@ -110,8 +110,10 @@ def test_no_help_loads_torch_numba_or_zarr() -> None:
         ("hash a b", "got unexpected extra argument.*b.*", "hash "),
         ("train --steps", "option '--steps' requires an argument", "train "),
         ("train --json=yes", "option '--json' does not take a value", "train "),
-        ("train --steps many", "invalid value for '--steps': .*integer.*", "train "),
-        ("train --steps 0", "invalid value for '--steps': .*1.*", "train "),
+        ("train --steps many", "invalid value for '--steps': found many, expected an integer", "train "),
+        ("train --steps=0", "invalid value for '--steps': found 0, expected at least 1", "train "),
+        ("generate x --top-p 3", "invalid value for '--top-p': found 3, expected at most 1", "generate "),
+        ("plan --tokens-per-sec x", "invalid value for '--tokens-per-sec': found x, expected a number", "plan "),
         (
             "generate x --placement moon",
             "invalid value for '--placement': 'moon' is not one of 'device', 'host', 'disk'",

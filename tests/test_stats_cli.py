@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -139,7 +140,7 @@ def test_raw_counts_of_another_corpus_are_not_compared(folder: Path, tmp_path: P
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_no_terminal_is_too_narrow_for_a_number(columns: int) -> None:
-    """A table in a terminal of its own: lines may wrap, digits may not go missing."""
+    """A table in a terminal of its own: it may become several, and lines may not wrap nor digits go missing."""
     numbers = [10_000_000 + 1_234_567 * i for i in range(9)]
     script = f"from engram_cli.output import print_table; print_table('T', ('name', *'abcdefghi'), [('x' * 30, *{numbers})])"
     reader, writer = os.openpty()
@@ -150,7 +151,11 @@ def test_no_terminal_is_too_narrow_for_a_number(columns: int) -> None:
     shown = os.read(reader, 1 << 16).decode()
     os.close(reader)
     assert all(f"{number:,}" in shown for number in numbers)
-    assert shown.count("x") == 30
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert max(map(len, lines)) <= columns
+    tables = sum("name" in line for line in lines)  # each has the texts, and the numbers that fit beside them
+    assert shown.count("x") == 30 * tables
+    assert (tables == 1) == (columns == 120)
 
 
 def test_a_table_without_rows_has_its_head(capsys: pytest.CaptureFixture[str]) -> None:

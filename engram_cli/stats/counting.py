@@ -1,7 +1,7 @@
 """What `engram stats` counts or follows: the options that name it, and the documents they stand for."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 CorpusArguments: TypeAlias = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="Text files or folders, or token ids as .npy or Parquet files. Default: the standard library's source."
+        help="Text files or folders, or token ids as .npy or Parquet files, where ids below 0 are masked positions: they are "
+        "not counted, and no n-gram reaches across them. Default: the standard library's source."
     ),
 ]
 IdsColumn: TypeAlias = Annotated[
@@ -94,7 +95,7 @@ class Counting:
         texts = tuple(path for path, files in found.items() if not files)
         return arrays, Corpus(texts, self.text_key, self.text_column) if texts or not arrays else None
 
-    def pieces(self) -> "Iterator[Piece]":
+    def pieces(self) -> "Generator[Piece, None, None]":
         """The shard's documents, with a progress bar over the bytes read."""
         from engram_cli.output import progress
         from hashing.text.token_stream import array_pieces, text_pieces

@@ -1,5 +1,6 @@
 """`engram stats traffic`: what reading a corpus asks of a cache of rows."""
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,18 +54,19 @@ def traffic(
     source = Run(run)
     vocab = source.vocab()
     spec = spec_for_run(spec_name, source, vocab)
-    pieces = Counting(source, corpus or [], ids_column, text_key, text_column).pieces()
     row_bytes = row_bytes or _row_bytes(spec_name, source)
     cache_rows = parse_bytes(cache) // row_bytes
-    found = [figures(stream, cache_rows) for stream in row_streams(spec, vocab, pieces, tokens)]
+    with closing(Counting(source, corpus or [], ids_column, text_key, text_column).pieces()) as pieces:
+        streams = [*row_streams(spec, vocab, pieces, tokens)]
+    found = [figures(stream, cache_rows) for stream in streams]
     if plot:
         from engram_cli.stats.plots import plot_misses
 
         drawn = [(f"{f.orders}, layer {f.layer}", f.curve) for f in found if f.layer == spec.layers[0]]
         plot_misses(plot, drawn, row_bytes)
     if json:
-        streams = [{key: getattr(f, key) for key in (*SHOWN, "exact", "distinct_rows_per_batch")} for f in found]
-        print_json({"cache_bytes": cache_rows * row_bytes, "row_bytes": row_bytes, "streams": streams})
+        shown = [{key: getattr(f, key) for key in (*SHOWN, "exact", "distinct_rows_per_batch")} for f in found]
+        print_json({"cache_bytes": cache_rows * row_bytes, "row_bytes": row_bytes, "streams": shown})
         return
     columns = (*SHOWN.values(), *(f"rows/{batch:,}" for batch in BATCHES))
     rows = ([*(getattr(f, key) for key in SHOWN), *f.distinct_rows_per_batch.values()] for f in found)

@@ -44,9 +44,12 @@ def import_(
     place = out or Run(run).tables_path
     refuse_overwrite(place, force or dry_run)
     if not source.exists():
-        raise EngramError(f"no such file or folder: {source}")
+        raise EngramError(f"no such file or folder: {source}", hint="name a checkpoint's folder, or a state dict's file")
     if source.is_dir() and (spec or vocab):
-        raise UsageError("--spec and --vocab are for a state dict; a checkpoint's folder says itself how it is addressed")
+        raise UsageError(
+            "--spec and --vocab are for a state dict; a checkpoint's folder says itself how it is addressed",
+            hint="leave them out",
+        )
     found = read_checkpoint(source, tokenizer) if source.is_dir() else _state_dict(source, spec, vocab, layer or [])
     checkpoint = choose_layers(found, layer or []).check()
     plan = Import(checkpoint, named_encoding(encoding) if encoding else checkpoint.encoding)

@@ -125,7 +125,7 @@ class NgramCounter:
         Raises EngramError when there is nothing.
         """
         if not self.tokens:
-            raise EngramError("there is nothing to count: the corpus has no tokens")
+            raise EngramError("there is nothing to count: the corpus has no tokens", hint="name a file or folder that has text")
         totals = Totals(self.orders, self.tokens, self.documents, self.vocab.size, self.vocab.fingerprint)
         windows = window_count(self.tokens, self._window_tokens)
         stretches = self._buffer.stretches(windows)

@@ -25,6 +25,8 @@ from hashing.spec import MAX_ORDER
 FORMAT = 1
 METADATA_KEY = "engram.counts"
 SOURCE_KEY = "engram.source"
+COUNTED_BY = "engram stats CORPUS --counts FILE makes one"
+AGAIN = "count again with --force"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,11 @@ class NgramCounts:
         try:
             metadata = pq.read_schema(path).metadata or {}
         except FileNotFoundError as e:
-            raise EngramError(f"no such file: {path}", hint="count a corpus with engram stats") from e
+            raise EngramError(f"no such file: {path}", hint=COUNTED_BY) from e
         except pa.ArrowInvalid as e:
-            raise EngramError(f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
+            raise EngramError(f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}", hint=COUNTED_BY) from e
         if METADATA_KEY.encode() not in metadata:
-            raise EngramError(f"{path} is not a file of n-gram counts: its metadata does not say so")
+            raise EngramError(f"{path} is not a file of n-gram counts: its metadata does not say so", hint=COUNTED_BY)
         where = f"{path} is damaged: its metadata"
         source = metadata.get(SOURCE_KEY.encode())
         return cls(
@@ -104,12 +106,12 @@ class NgramCounts:
         """Raises EngramError when the order was not counted, or the file is damaged."""
         if order not in self.totals.orders:
             known = ", ".join(map(str, self.totals.orders))
-            raise EngramError(f"{self.path} has no {order}-grams; it has orders {known}", hint="count again with --force")
+            raise EngramError(f"{self.path} has no {order}-grams; it has orders {known}", hint=AGAIN)
         columns = [*(f"id_{i}" for i in range(1, order + 1)), "count", "documents"]
         try:
             table = pq.read_table(self.path, columns=columns, filters=[("order", "=", order)])
         except (pa.ArrowInvalid, OSError) as e:
-            raise EngramError(f"{self.path} is damaged: {str(e).splitlines()[0]}") from e
+            raise EngramError(f"{self.path} is damaged: {str(e).splitlines()[0]}", hint=AGAIN) from e
         ids = np.stack([table[name].to_numpy() for name in columns[:-2]], axis=1).astype(np.int32)
         found = OrderCounts(ids, *(table[name].to_numpy().astype(np.int64, copy=False) for name in columns[-2:]))
         self._check(order, found)
@@ -119,7 +121,10 @@ class NgramCounts:
         """Every token ends one n-gram, so the counts add up to the tokens; what does not is damaged."""
         if (total := int(found.counts.sum())) != self.totals.tokens or found.counts.min() < 1:
             raise EngramError(
-                f"{self.path} is damaged: its {order}-grams add up to {total} tokens, expected {self.totals.tokens}"
+                f"{self.path} is damaged: its {order}-grams add up to {total} tokens, expected {self.totals.tokens}",
+                hint=AGAIN,
             )
         if found.ids.min() < -1 or found.ids.max() >= self.totals.canonical_size:
-            raise EngramError(f"{self.path} is damaged: it holds an id outside {self.totals.canonical_size} canonical ids")
+            raise EngramError(
+                f"{self.path} is damaged: it holds an id outside {self.totals.canonical_size} canonical ids", hint=AGAIN
+            )

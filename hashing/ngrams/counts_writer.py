@@ -87,7 +87,10 @@ def merge_counts(paths: Sequence[Path], path: Path, window_tokens: int = WINDOW_
     for file in files[1:]:
         file.check_vocab(first.vocab_fingerprint)
         if file.totals.orders != first.orders:
-            raise EngramError(f"{file.path} has orders {file.totals.orders}, but {files[0].path} has {first.orders}")
+            raise EngramError(
+                f"{file.path} has orders {file.totals.orders}, but {files[0].path} has {first.orders}",
+                hint="count all parts with one --spec",
+            )
     tokens, documents = sum(f.totals.tokens for f in files), sum(f.totals.documents for f in files)
     totals = Totals(first.orders, tokens, documents, first.canonical_size, first.vocab_fingerprint)
     path.parent.mkdir(parents=True, exist_ok=True)

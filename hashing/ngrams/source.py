@@ -63,5 +63,5 @@ class Source:
             if (own := self.options.get(name, "")) != other.options.get(name, ""):
                 return f"with --{name.replace('_', '-')} {own}" if own else f"without --{name.replace('_', '-')}"
         if (self.files, self.size_bytes) != (other.files, other.size_bytes):
-            return f"when that was {self.files:,} files of {self.size_bytes:,} bytes"
+            return f"when that was {self.files:,} file{'s' * (self.files != 1)} of {self.size_bytes:,} bytes"
         return "" if self.digest == other.digest else "before a file of it or the tokenizer was changed"

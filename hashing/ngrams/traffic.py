@@ -132,7 +132,7 @@ def row_streams(spec: HashSpec, vocab: CanonicalVocab, pieces: Iterable[Piece], 
         if read >= tokens:
             break
     if not read:
-        raise EngramError("the corpus has no tokens to follow")
+        raise EngramError("the corpus has no tokens to follow", hint="name a file or folder that has text")
     offsets, stream = np.array([*starts, read]), np.concatenate(ids)
     hasher = Hasher(spec)
     for layer in spec.layers:

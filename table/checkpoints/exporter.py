@@ -33,7 +33,10 @@ def export(store: TableStore, out: Path, progress: Progress = quiet) -> None:
     """
     origin = store.manifest.origin
     if origin is None or not any(file.cuts for file in origin.files):
-        raise EngramError(f"{store.path} was not imported from safetensors files, so there are none to give back")
+        raise EngramError(
+            f"{store.path} was not imported from safetensors files, so there are none to give back",
+            hint="its rows lie in plain Zarr arrays, which any Zarr reader opens",
+        )
     refuse_overlap(out, store.path)
     refuse_foreign(out, {file.name for file in origin.files})
     layouts = [read_layout(file, store.kept_path(position)) for position, file in enumerate(origin.files)]

@@ -31,9 +31,11 @@ def read_checkpoint(path: Path, tokenizer: Path | None = None) -> Checkpoint:
     Raises EngramError when there is no `config.json` of one known family, or not even the hash spec can be made out.
     """
     if not path.is_dir():
-        raise EngramError(f"no such checkpoint folder: {path}")
+        raise EngramError(
+            f"no such checkpoint folder: {path}", hint="name the folder with config.json and the safetensors files"
+        )
     if tokenizer is not None and not tokenizer.exists():
-        raise EngramError(f"no such tokenizer: {tokenizer}")
+        raise EngramError(f"no such tokenizer: {tokenizer}", hint="name a tokenizer.json, or the folder that holds one")
     config = Config.read(path)
     found = [family for family in FAMILIES if family.layers_key in config.names]
     keys = [family.layers_key for family in FAMILIES]

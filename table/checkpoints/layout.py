@@ -66,7 +66,7 @@ def _check_encoding(store: TableStore, layer: int, own: Iterable[tuple[Tensor, C
     if store.encoding.name != name:
         raise EngramError(
             f"{store.path} holds {store.encoding.name} rows, but the checkpoint had {name}",
-            hint=f"first convert it with engram table convert {quote(str(store.path))} --encoding {name} --out …",
+            hint=f"first convert it with engram table convert {quote(str(store.path))} --out … --encoding {name}",
         )
 
 

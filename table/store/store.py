@@ -185,7 +185,7 @@ class TableStore:
         if self.encoding.name != "float32":
             raise EngramError(
                 f"{self.path} holds {self.encoding.name} rows, expected float32",
-                hint=f"convert it with engram table convert {quote(str(self.path))} --encoding float32 --out …",
+                hint=f"convert it with engram table convert {quote(str(self.path))} --out … --encoding float32",
             )
         return self.table(layer).records.view("<f4")
 
