@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from hashing.spec import HashSpec
+    from hashing.text.corpus import Corpus
     from hashing.vocab import CanonicalVocab
     from runtime.placement.placement import PlacementName
     from runtime.run import Run
@@ -17,10 +18,70 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON do
 Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
 CorpusPaths: TypeAlias = Annotated[
     list[Path] | None,
-    typer.Option("--corpus", help="A file or folder of text; repeat for more. Default: the Python standard library's source."),
+    typer.Option(
+        "--corpus",
+        help="A file or folder of text; repeat for more. Default: the run's own, else the Python standard library's source.",
+    ),
 ]
-TextKey: TypeAlias = Annotated[str, typer.Option(help="Key of the text in JSONL lines.")]
-TextColumn: TypeAlias = Annotated[str, typer.Option(help="Column of the text in Parquet files.")]
+TextKey: TypeAlias = Annotated[str, typer.Option(help="Key of the text in JSON objects. Default: text.")]
+TextColumn: TypeAlias = Annotated[str, typer.Option(help="Column of the text in Parquet files. Default: text.")]
+Encoding: TypeAlias = Annotated[
+    str,
+    typer.Option(help="Encoding of files that are not UTF-8 and have no byte-order mark, as latin-1. Default: pass them over."),
+]
+ValidationPaths: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option("--validation", help="A file or folder to validate on, instead of a share of the corpus; repeat for more."),
+]
+ValidationShare: TypeAlias = Annotated[
+    float | None, typer.Option(help="Part of the documents to validate on, as 0.05. Default: 1/32.")
+]
+
+
+def chosen_corpus(
+    run: "Run",
+    paths: list[Path] | None,
+    text_key: str,
+    text_column: str,
+    encoding: str,
+    validation: list[Path] | None = None,
+    validation_share: float | None = None,
+) -> "Corpus":
+    """The corpus as the options have it; without paths it is the one that the run remembers, with what else is given changed.
+
+    Notes on stderr when it is that one.
+    """
+    from dataclasses import replace
+
+    from engram_cli.output import note
+    from hashing.base.errors import UsageError
+    from hashing.text.corpus import Corpus
+
+    if validation and validation_share is not None:
+        raise UsageError(
+            "--validation and --validation-share are both given", hint="the files named by --validation are that whole side"
+        )
+    remembered = run.corpus_path.exists() and not paths
+    corpus = Corpus.load(run.corpus_path) if remembered else Corpus(tuple(paths or ()))
+    if remembered:
+        note(f"corpus: {corpus.described}, as {run.corpus_path} remembers")
+    if validation_share is not None:
+        corpus = replace(corpus, validation=(), validation_share=validation_share)
+    return replace(
+        corpus,
+        text_key=text_key or corpus.text_key,
+        text_column=text_column or corpus.text_column,
+        encoding=encoding or corpus.encoding,
+        validation=tuple(validation or corpus.validation),
+    )
+
+
+def note_reading(corpus: "Corpus") -> None:
+    """Says what reading the corpus came to, where files were passed over or documents split."""
+    from engram_cli.output import note
+
+    for line in corpus.reading.notes():
+        note(line)
 
 
 SpecName: TypeAlias = Annotated[

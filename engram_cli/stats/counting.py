@@ -1,7 +1,8 @@
 """What `engram stats` counts or follows: the options that name it, and the documents they stand for."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -10,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from hashing.spec import HashSpec
+    from hashing.text.corpus import Corpus
     from hashing.text.token_stream import Piece, Shard
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 CorpusArguments: TypeAlias = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="Text files or folders, or token ids as .npy or Parquet files. Default: the standard library's source."
+        help="Text files or folders, or token ids as .npy or Parquet files. "
+        "Default: the run's corpus, else the standard library's source."
     ),
 ]
 IdsColumn: TypeAlias = Annotated[
@@ -35,6 +38,7 @@ class Counting:
     ids_column: str
     text_key: str
     text_column: str
+    encoding: str
     memory: str = "2GiB"
     shard: str = "1/1"
 
@@ -45,30 +49,42 @@ class Counting:
         from hashing.ngrams.counter import count_pieces
 
         refuse_overwrite(path, force)
-        totals = count_pieces(self.pieces(), vocab, spec.orders, parse_bytes(self.memory), path)
+        with self.pieces() as pieces:
+            totals = count_pieces(pieces, vocab, spec.orders, parse_bytes(self.memory), path)
         note(f"counted {totals.tokens:,} tokens of {totals.documents:,} documents into {path}")
 
-    def pieces(self) -> "Iterator[Piece]":
-        """The shard's documents, with a progress bar over the bytes read."""
+    @contextmanager
+    def pieces(self) -> "Iterator[Iterator[Piece]]":
+        """The shard's documents, with a progress bar over the bytes read; at the end, what there is to say of reading them."""
+        from engram_cli.options import chosen_corpus, note_reading
         from engram_cli.output import progress
-        from hashing.text.corpus import Corpus
-        from hashing.text.token_stream import array_files, array_pieces, text_pieces
+        from hashing.text.token_stream import array_files
 
         shard = self._shard()
         found = {path: array_files(path, self.ids_column) for path in self.corpus}
         arrays = [file for files in found.values() for file in files]
-        texts = tuple(path for path, files in found.items() if not files)
-        source = Corpus(texts, self.text_key, self.text_column)
-        files = [*arrays, *([file for file, _ in source.files()] if texts or not arrays else [])]
+        texts = [path for path, files in found.items() if not files]
+        read_text = bool(texts) or not arrays
+        source = chosen_corpus(self.run, texts, self.text_key, self.text_column, self.encoding) if read_text else None
+        array_bytes = sum(file.stat().st_size for file in arrays if file.exists())
         with progress("bytes") as bar:
-            task = bar.add_task("reading", total=sum(file.stat().st_size for file in files if file.exists()))
-            for path in arrays:
-                for piece in shard.of_pieces(array_pieces(path, self.ids_column)):
-                    bar.advance(task, piece.token_ids.nbytes)
-                    yield piece
-            if texts or not arrays:
-                tokenizer, end_id = self.run.tokenizer(), self.run.vocab().end_of_text_id
-                yield from shard.of_pieces(text_pieces(source, tokenizer, end_id, lambda size: bar.advance(task, size)))
+            task = bar.add_task("reading", total=array_bytes + (source.file_bytes if source else 0))
+            yield self._read(arrays, source, shard, lambda size: bar.advance(task, size))
+        if source:
+            note_reading(source)
+
+    def _read(
+        self, arrays: list[Path], source: "Corpus | None", shard: "Shard", advance: Callable[[int], None]
+    ) -> "Iterator[Piece]":
+        from hashing.text.token_stream import array_pieces, text_pieces
+
+        for path in arrays:
+            for piece in shard.of_pieces(array_pieces(path, self.ids_column)):
+                advance(piece.token_ids.nbytes)
+                yield piece
+        if source:
+            tokenizer, end_id = self.run.tokenizer(), self.run.vocab().end_of_text_id
+            yield from shard.of_pieces(text_pieces(source, tokenizer, end_id, advance))
 
     def _shard(self) -> "Shard":
         from hashing.base.errors import UsageError

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, RunDir, SpecName, TextColumn, TextKey, spec_for_run
+from engram_cli.options import DEFAULT_RUN, Encoding, Json, RunDir, SpecName, TextColumn, TextKey, spec_for_run
 from engram_cli.stats.counting import CorpusArguments, Counting, IdsColumn, PlotFile
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ def traffic(
     tokens: Annotated[int, typer.Option(min=1000, help="How many tokens to follow.")] = 500_000,
     plot: PlotFile = None,
     ids_column: IdsColumn = "",
-    text_key: TextKey = "text",
-    text_column: TextColumn = "text",
+    text_key: TextKey = "",
+    text_column: TextColumn = "",
+    encoding: Encoding = "",
     run: RunDir = DEFAULT_RUN,
     json: Json = False,
 ) -> None:
@@ -53,10 +54,10 @@ def traffic(
     source = Run(run)
     vocab = source.vocab()
     spec = spec_for_run(spec_name, source, vocab)
-    pieces = Counting(source, corpus or [], ids_column, text_key, text_column).pieces()
     row_bytes = row_bytes or _row_bytes(spec_name, source)
     cache_rows = parse_bytes(cache) // row_bytes
-    found = [figures(stream, cache_rows) for stream in row_streams(spec, vocab, pieces, tokens)]
+    with Counting(source, corpus or [], ids_column, text_key, text_column, encoding).pieces() as pieces:
+        found = [figures(stream, cache_rows) for stream in row_streams(spec, vocab, pieces, tokens)]
     if plot:
         from engram_cli.stats.plots import plot_misses
 

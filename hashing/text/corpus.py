@@ -64,6 +64,12 @@ class Corpus:
     def roots(self) -> tuple[Path, ...]:
         return self.paths or (Path(sysconfig.get_path("stdlib")),)
 
+    @property
+    def described(self) -> str:
+        """Where it lies, as a person would say it."""
+        places = _listed(self.paths) if self.paths else "the Python standard library's source"
+        return f"{places}, validated on {_listed(self.validation)}" if self.validation else places
+
     def save(self, path: Path) -> None:
         members = asdict(self) | {"format": CORPUS_FORMAT}
         del members["reading"]
@@ -88,6 +94,11 @@ class Corpus:
             )
         except UsageError as e:
             raise EngramError(f"{path}: {e}", hint=e.hint) from e
+
+    @property
+    def file_bytes(self) -> int:
+        """How large its files are, together. Raises EngramError as `files` does."""
+        return sum(file.stat().st_size for file, _ in self.files())
 
     def files(self) -> list[tuple[Path, bool]]:
         """Every file with whether it was named outright, folders walked in sorted order, validation files first.
