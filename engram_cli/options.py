@@ -69,8 +69,13 @@ def chosen_corpus(
         note(f"corpus: {corpus.described}, as {run.corpus_path} remembers")
     if validation_share is not None:
         corpus = replace(corpus, validation=(), validation_share=validation_share)
-    given = {"text_key": text_key, "text_column": text_column, "encoding": encoding, "validation": tuple(validation or ())}
-    return replace(corpus, **{name: value for name, value in given.items() if value})
+    return replace(
+        corpus,
+        text_key=text_key or corpus.text_key,
+        text_column=text_column or corpus.text_column,
+        encoding=encoding or corpus.encoding,
+        validation=tuple(validation or corpus.validation),
+    )
 
 
 def note_reading(corpus: "Corpus") -> None:

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
 from hashing.rule import ENGRAM, Rule
-from hashing.text.special_tokens import END_OF_TEXT, SpecialTokens
+from hashing.text.special_tokens import USUAL, SpecialTokens
 
 SCHEMA = pa.schema(
     [
@@ -104,7 +104,7 @@ class CanonicalVocab:
         """The id of the token that ends a document. Raises EngramError when there is none."""
         if self.eos_token_id is None:
             raise EngramError(
-                f"the vocabulary has no end-of-text token; looked for {', '.join(END_OF_TEXT)}",
+                f"the vocabulary has no end-of-text token, as {USUAL} would be",
                 hint="engram build-vocab --eos TOKEN says which one it is",
             )
         return self.eos_token_id

@@ -154,7 +154,7 @@ def test_a_vocabulary_from_before_they_were_kept(tmp_path: Path) -> None:
         pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
         older = CanonicalVocab.load(path)
         assert (older.eos_token_id, older.pad_token_id) == expected
-    with pytest.raises(EngramError, match=r"no end-of-text token; looked for <\|endoftext\|>, .*") as refusal:
+    with pytest.raises(EngramError, match="no end-of-text token, as") as refusal:
         _ = older.end_of_text_id
     assert "build-vocab --eos" in refusal.value.hint
 

@@ -1,7 +1,8 @@
 """What `engram stats` counts or follows: the options that name it, and the documents they stand for."""
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -20,7 +21,7 @@ CorpusArguments: TypeAlias = Annotated[
     list[Path] | None,
     typer.Argument(
         help="Text files or folders, or token ids as .npy or Parquet files, where ids below 0 are masked positions: they are "
-        "not counted, and no n-gram reaches across them. Default: the standard library's source."
+        "not counted, and no n-gram reaches across them. Default: the run's corpus, else the standard library's source."
     ),
 ]
 IdsColumn: TypeAlias = Annotated[
@@ -38,6 +39,7 @@ class Counting:
     ids_column: str
     text_key: str
     text_column: str
+    encoding: str
     memory: str = "2GiB"
     shard: str = "1/1"
 
@@ -48,12 +50,14 @@ class Counting:
         from hashing.base.byte_size import parse_bytes
         from hashing.ngrams.counter import count_pieces
 
-        source = self._source()
+        arrays, text = self._files()
+        source = self._source(arrays, text)
         if path.exists() and not force and self._counted(vocab, path, source):
             note(f"the corpus is as it was counted into {path}; --force counts it again")
             return
         refuse_overwrite(path, force)
-        totals = count_pieces(self.pieces(), vocab, spec.orders, parse_bytes(self.memory), path, source)
+        with self._pieces(arrays, text) as pieces:
+            totals = count_pieces(pieces, vocab, spec.orders, parse_bytes(self.memory), path, source)
         note(f"counted {totals.tokens:,} tokens of {totals.documents:,} documents into {path}")
 
     def _counted(self, vocab: "CanonicalVocab", path: Path, source: "Source") -> bool:
@@ -73,45 +77,59 @@ class Counting:
             )
         return kept.source is not None
 
-    def _source(self) -> "Source":
-        from dataclasses import asdict
-
+    def _source(self, arrays: list[Path], text: "Corpus | None") -> "Source":
         from hashing.ngrams.source import Source
 
-        arrays, text = self._files()
-        options = (asdict(text) if text else {}) | {"ids_column": self.ids_column, "shard": self.shard}
+        options = {"ids_column": self.ids_column, "shard": self.shard}
+        if text:
+            shown = ("text_key", "text_column", "encoding", "validation", "validation_share")
+            options |= {name: str(getattr(text, name)) for name in shown}
+            options["end_of_text_id"] = str(self.run.vocab().end_of_text_id)
         files = [*arrays, *(file for file, _ in (text.files() if text else []))]
         tokenizer = self.run.tokenizer_path.read_bytes() if text else b""
-        named = self.corpus or (text.roots if text else ())
-        return Source.of(named, {k: str(v) for k, v in options.items() if k != "paths"}, files, tokenizer)
+        return Source.of(self.corpus or (text.roots if text else ()), options, files, tokenizer)
 
     def _files(self) -> "tuple[list[Path], Corpus | None]":
-        """The files of token ids, and the text, if there is any; with nothing named it is that of the default corpus."""
-        from hashing.text.corpus import Corpus
+        """The files of token ids, and the text, if there is any; with nothing named it is that of the run's corpus."""
+        from engram_cli.options import chosen_corpus
         from hashing.text.token_stream import array_files
 
         found = {path: array_files(path, self.ids_column) for path in self.corpus}
         arrays = [file for files in found.values() for file in files]
-        texts = tuple(path for path, files in found.items() if not files)
-        return arrays, Corpus(texts, self.text_key, self.text_column) if texts or not arrays else None
+        texts = [path for path, files in found.items() if not files]
+        if not texts and arrays:
+            return arrays, None
+        return arrays, chosen_corpus(self.run, texts, self.text_key, self.text_column, self.encoding)
 
-    def pieces(self) -> "Generator[Piece, None, None]":
-        """The shard's documents, with a progress bar over the bytes read."""
+    def pieces(self) -> "AbstractContextManager[Iterator[Piece]]":
+        """The shard's documents, with a progress bar over the bytes read; at the end, what there is to say of reading them."""
+        return self._pieces(*self._files())
+
+    @contextmanager
+    def _pieces(self, arrays: list[Path], text: "Corpus | None") -> "Iterator[Iterator[Piece]]":
+        from engram_cli.options import note_reading
         from engram_cli.output import progress
-        from hashing.text.token_stream import array_pieces, text_pieces
 
         shard = self._shard()
-        arrays, text = self._files()
-        files = [*arrays, *([file for file, _ in text.files()] if text else [])]
+        array_bytes = sum(file.stat().st_size for file in arrays if file.exists())
         with progress("bytes") as bar:
-            task = bar.add_task("reading", total=sum(file.stat().st_size for file in files if file.exists()))
-            for path in arrays:
-                for piece in shard.of_pieces(array_pieces(path, self.ids_column)):
-                    bar.advance(task, piece.token_ids.nbytes)
-                    yield piece
-            if text:
-                tokenizer, end_id = self.run.tokenizer(), self.run.vocab().end_of_text_id
-                yield from shard.of_pieces(text_pieces(text, tokenizer, end_id, lambda size: bar.advance(task, size)))
+            task = bar.add_task("reading", total=array_bytes + (text.file_bytes if text else 0))
+            yield self._read(arrays, text, shard, lambda size: bar.advance(task, size))
+        if text:
+            note_reading(text)
+
+    def _read(
+        self, arrays: list[Path], text: "Corpus | None", shard: "Shard", advance: Callable[[int], None]
+    ) -> "Iterator[Piece]":
+        from hashing.text.token_stream import array_pieces, text_pieces
+
+        for path in arrays:
+            for piece in shard.of_pieces(array_pieces(path, self.ids_column)):
+                advance(piece.token_ids.nbytes)
+                yield piece
+        if text:
+            tokenizer, end_id = self.run.tokenizer(), self.run.vocab().end_of_text_id
+            yield from shard.of_pieces(text_pieces(text, tokenizer, end_id, advance))
 
     def _shard(self) -> "Shard":
         from hashing.base.errors import UsageError

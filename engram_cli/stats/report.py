@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir, SpecName, TextColumn, TextKey, spec_for_run
+from engram_cli.options import DEFAULT_RUN, Encoding, Force, Json, RunDir, SpecName, TextColumn, TextKey, spec_for_run
 from engram_cli.stats.counting import CorpusArguments, Counting, IdsColumn, PlotFile
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ def report(
     raw: Annotated[bool, typer.Option("--raw", help="Also count raw token ids, to show what the vocabulary changes.")] = False,
     plot: PlotFile = None,
     ids_column: IdsColumn = "",
-    text_key: TextKey = "text",
-    text_column: TextColumn = "text",
+    text_key: TextKey = "",
+    text_column: TextColumn = "",
+    encoding: Encoding = "",
     run: RunDir = DEFAULT_RUN,
     force: Force = False,
     json: Json = False,
@@ -56,7 +57,7 @@ def report(
     vocab = source.vocab()
     spec = spec_for_run(spec_name, source, vocab)
     path = counts or run / "ngrams.parquet"
-    counting = Counting(source, corpus or [], ids_column, text_key, text_column, memory, shard)
+    counting = Counting(source, corpus or [], ids_column, text_key, text_column, encoding, memory, shard)
     if corpus or force or not path.exists():
         counting.count(vocab, spec, path, force)
     saved = NgramCounts.open(path)

@@ -1,11 +1,10 @@
 """`engram stats traffic`: what reading a corpus asks of a cache of rows."""
 
-from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, RunDir, SpecName, TextColumn, TextKey, spec_for_run
+from engram_cli.options import DEFAULT_RUN, Encoding, Json, RunDir, SpecName, TextColumn, TextKey, spec_for_run
 from engram_cli.stats.counting import CorpusArguments, Counting, IdsColumn, PlotFile
 
 if TYPE_CHECKING:
@@ -30,8 +29,9 @@ def traffic(
     tokens: Annotated[int, typer.Option(min=1000, help="How many tokens to follow.")] = 500_000,
     plot: PlotFile = None,
     ids_column: IdsColumn = "",
-    text_key: TextKey = "text",
-    text_column: TextColumn = "text",
+    text_key: TextKey = "",
+    text_column: TextColumn = "",
+    encoding: Encoding = "",
     run: RunDir = DEFAULT_RUN,
     json: Json = False,
 ) -> None:
@@ -56,17 +56,16 @@ def traffic(
     spec = spec_for_run(spec_name, source, vocab)
     row_bytes = row_bytes or _row_bytes(spec_name, source)
     cache_rows = parse_bytes(cache) // row_bytes
-    with closing(Counting(source, corpus or [], ids_column, text_key, text_column).pieces()) as pieces:
-        streams = [*row_streams(spec, vocab, pieces, tokens)]
-    found = [figures(stream, cache_rows) for stream in streams]
+    with Counting(source, corpus or [], ids_column, text_key, text_column, encoding).pieces() as pieces:
+        found = [figures(stream, cache_rows) for stream in row_streams(spec, vocab, pieces, tokens)]
     if plot:
         from engram_cli.stats.plots import plot_misses
 
         drawn = [(f"{f.orders}, layer {f.layer}", f.curve) for f in found if f.layer == spec.layers[0]]
         plot_misses(plot, drawn, row_bytes)
     if json:
-        shown = [{key: getattr(f, key) for key in (*SHOWN, "exact", "distinct_rows_per_batch")} for f in found]
-        print_json({"cache_bytes": cache_rows * row_bytes, "row_bytes": row_bytes, "streams": shown})
+        streams = [{key: getattr(f, key) for key in (*SHOWN, "exact", "distinct_rows_per_batch")} for f in found]
+        print_json({"cache_bytes": cache_rows * row_bytes, "row_bytes": row_bytes, "streams": streams})
         return
     columns = (*SHOWN.values(), *(f"rows/{batch:,}" for batch in BATCHES))
     rows = ([*(getattr(f, key) for key in SHOWN), *f.distinct_rows_per_batch.values()] for f in found)

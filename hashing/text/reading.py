@@ -14,16 +14,16 @@ EXAMPLES = 2  # of each kind, by name
 class Remark(Enum):
     """What is worth saying of a file or a document, as a sentence over `{files}` or `{documents}`, and `{examples}` of them."""
 
-    NOT_TEXT = "passed over {files} that hold no text: {examples}"
-    NOT_UTF8 = "passed over {files} not in UTF-8: {examples}; --encoding says which encoding such files are in"
-    HTML = "passed over {files} of HTML: {examples}; named outright, a file is read with its markup"
-    NO_TEXTS = "passed over {files} without the texts looked for: {examples}; --text-key and --text-column say where to look"
-    NOT_JSON = "passed over {files} that cannot be read as JSON: {examples}"
-    HIDDEN = "passed over {files} that are hidden or belong to installed packages: {examples}"
+    NOT_TEXT = "passed over {files}, no text: {examples}"
+    NOT_UTF8 = "passed over {files}, not UTF-8 (--encoding says what such files are in): {examples}"
+    HTML = "passed over {files}, HTML (named outright it is read, markup and all): {examples}"
+    NO_TEXTS = "passed over {files}, no texts where they are looked for (--text-key, --text-column): {examples}"
+    NOT_JSON = "passed over {files}, not to be read as JSON: {examples}"
+    HIDDEN = "passed over {files}, hidden or of installed packages: {examples}"
     BROKEN_OFF = "read {files} only up to the first fault: {examples}"
-    DECODED = "read {files} from other encodings than UTF-8: {examples}"
+    DECODED = "read {files} in other encodings than UTF-8: {examples}"
     MARKUP = "read {files} of HTML as text, markup and all: {examples}"
-    SPLIT = "split {documents} at line ends into {pieces:,} pieces, since few documents make no two sides"
+    SPLIT = "split {documents} at line ends into {pieces:,} pieces, so that both sides get some"
     DUPLICATE = "left {documents} out of training, whose text the validation files hold too: {examples}"
 
 
@@ -44,7 +44,7 @@ class Tally:
 
     def __str__(self) -> str:
         more = self.count - len(self.examples)
-        return ", ".join([*self.examples, *([f"and {more:,} more"] if more else [])])
+        return " · ".join([*self.examples, *([f"and {more:,} more"] if more else [])])
 
 
 @dataclass(slots=True)

@@ -84,6 +84,7 @@ class Window:
 
     def value(self) -> Any:
         """The value that comes next. Raises NoTextsError where there is none, or one of more than `MAX_VALUE_CHARS`."""
+        self.peek()
         while True:
             try:
                 value, self._at = self._decoder.raw_decode(self._text, self._at)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer
 
 SAMPLE = (
-    "def area(radius):\n    # the circle's\n\treturn 3.14  *  radius\n\nprint(area(2))\n",
+    "def area(r):\n\treturn 3.14  *  r\n",
     "Two  spaces, a\ttab, “quotes” — and CAPITALS; 1,024 of them (or 50 %).\r\nNew line.",
     "Señor Müller façade naïve Ångström",
 )

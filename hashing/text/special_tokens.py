@@ -7,12 +7,16 @@ its end-of-text.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+
+from tokenizers import Tokenizer
 
 from hashing.base.json_object import JsonObject, read_json
 from hashing.text.tokenizer import is_hub_id
 
 FILES = ("tokenizer_config.json", "special_tokens_map.json")
+LIKELY_SHOWN = 8
 MAX_BYTES = 1 << 26  # of each: a configuration lists every added token
 # Names that end a document before those that end a turn, and a separator last.
 END_OF_TEXT = (
@@ -37,6 +41,7 @@ END_OF_TEXT = (
     "[EOT]",
     "[SEP]",
 )
+USUAL = "<|endoftext|>, </s>, <EOT> or [SEP]"  # as a message names a few of them
 PAD = (
     "[PAD]",
     "<pad>",
@@ -68,6 +73,12 @@ class SpecialTokens:
         return cls(eos, eos if pad is None else pad)
 
 
+def likely_tokens(tokenizer: Tokenizer, like: str = "") -> list[str]:
+    """Tokens that may be meant: the nearest by name first, or with nothing to be like, those marked as special, in order."""
+    special = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items()) if token.special]
+    return get_close_matches(like, tokenizer.get_vocab(), 3) if like else special[:LIKELY_SHOWN]
+
+
 def declared_tokens(source: str) -> dict[str, str]:
     """The names of "eos_token" and "pad_token", where the files beside a tokenizer (as `load_tokenizer` takes it) give them.
 
@@ -84,7 +95,7 @@ def declared_tokens(source: str) -> dict[str, str]:
 def _files_beside(source: str) -> list[Path]:
     """Of `FILES`, those that are there: in the folder of the tokenizer, or on the hub or among what was fetched from it."""
     if is_hub_id(source):
-        return [file for name in FILES if (file := _hub_file(source, name))]
+        return _hub_files(source)
     path = Path(source)
     if not path.is_dir() and path.name != "tokenizer.json":
         return []  # what lies there is about another file
@@ -92,15 +103,20 @@ def _files_beside(source: str) -> list[Path]:
     return [folder / name for name in FILES if (folder / name).is_file()]
 
 
-def _hub_file(identifier: str, name: str) -> Path | None:
-    """None where the hub has no such file, or cannot be reached and had not been asked before."""
+def _hub_files(identifier: str) -> list[Path]:
+    """Those of `FILES` that the hub has, or once it cannot be reached, those that were fetched from it before."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    try:
-        return Path(hf_hub_download(identifier, name))
-    except (EntryNotFoundError, OSError):
-        return None
+    found, offline = [], False  # a second attempt to reach it would take as long again
+    for name in FILES:
+        try:
+            found.append(Path(hf_hub_download(identifier, name, local_files_only=offline)))
+        except LocalEntryNotFoundError:
+            offline = True
+        except EntryNotFoundError:
+            continue
+    return found
 
 
 def _token(content: JsonObject, role: str) -> str:
