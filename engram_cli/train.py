@@ -68,7 +68,6 @@ def train(
         anew = any(given not in (None, "", False) for given in (preset, config, sets, spec, no_memory, seed, force, *reading))
         _train(_resumed(target, anew, steps, minutes, until_loss), json)
         return
-    _refuse_second(target, force)
     named = chosen_config(
         target.vocab(),
         preset=preset,
@@ -81,6 +80,7 @@ def train(
         until_loss=until_loss,
         seed=seed,
     )
+    _refuse_second(target, force)
     _train(_started(target, named, chosen_corpus(target, *reading)), json)
 
 

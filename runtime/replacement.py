@@ -11,7 +11,7 @@ readers together while they open files that belong together, and by the writer a
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hashing.base.atomic import atomic_path, remove, sync
@@ -32,18 +32,32 @@ class WriterLock:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(folder / ".writer", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            self.release()
-            raise EngramError(
-                f"the run {folder} is being written by another process",
-                hint="wait until it has ended, or name another place with --run",
-            ) from e
+        self._path, self._descriptor = folder / ".writer", -1
+        while not self._is_held():
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                os.close(self._descriptor)
+                self._descriptor = -1
+                raise EngramError(
+                    f"the run {folder} is being written by another process",
+                    hint="wait until it has ended, or name another place with --run",
+                ) from e
+
+    def _is_held(self) -> bool:
+        """Whether the file that is locked is the one that others find; the writer before may just have taken it away."""
+        if self._descriptor < 0:
+            return False
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
+                return True
+        os.close(self._descriptor)
+        return False
 
     def release(self) -> None:
         if self._descriptor >= 0:
+            self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1
 

@@ -78,7 +78,7 @@ def token_losses(model: LanguageModel, block: Block, precision: Precision, vecto
         return model.token_losses(ids, following, vectors).cpu().numpy()
 
 
-def validate_stores(run: Run, stores: list[TableStore]) -> list[Validation]:
+def validate_stores(run: Run, stores: list[TableStore], budget_tokens: int = VALIDATION_TOKENS) -> list[Validation]:
     """The run's model with the tables of other stores in place of its own.
 
     Empty where the run has no model, no text to validate it on, or the stores are not of its training.
@@ -90,4 +90,5 @@ def validate_stores(run: Run, stores: list[TableStore]) -> list[Validation]:
     if own is None or any((store.spec.fingerprint, store.step) != (own.spec.fingerprint, own.step) for store in stores):
         return []
     length, precision = trained.config.recipe.length, trained.config.precision
-    return [validate(trained.model, tokens, length, precision, trained.lookup("disk", store)) for store in stores]
+    lookups = (trained.lookup("disk", store) for store in stores)
+    return [validate(trained.model, tokens, length, precision, lookup, budget_tokens) for lookup in lookups]

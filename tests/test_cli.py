@@ -124,7 +124,10 @@ def test_an_occupied_port(trained_run: Run) -> None:
 def test_a_vocabulary_that_is_not_the_stores(tmp_path: Path, trained_run: Run, corpus_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained_run.folder, run)
-    assert engram("build-vocab", "--corpus", corpus_path, "--size", "300", "--run", run, "--force").returncode == 0
+    other = tmp_path / "other"
+    assert engram("build-vocab", "--corpus", corpus_path, "--size", "300", "--run", other).returncode == 0
+    for name in ("tokenizer.json", "vocab.parquet"):
+        shutil.copy(other / name, run / name)
     commands = (["generate", "x"], ["serve", "--port", "0"], ["inspect", "ngram", "x"], ["train", "--resume"])
     for command in (*commands, ["hash", "x"], ["stats", corpus_path]):
         refused(engram(*command, "--run", run), 1, Run(run).spec().vocab_fingerprint)

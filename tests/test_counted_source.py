@@ -102,7 +102,7 @@ def test_counts_that_do_not_say_of_what_are_refused(folder: Path) -> None:
     pq.write_table(table.replace_schema_metadata(metadata), path)
     assert NgramCounts.open(path).source is None
     refused(stats(folder, "corpus"), 1, "already there and would be overwritten[.]\nhint: pass --force")
-    assert document("stats", "--run", "run", "--spec", "tiny", cwd=folder)["totals"]["documents"] == 2
+    assert document("stats", "--run", "run", "--spec", "tiny", cwd=folder)["totals"]["documents"] == 15
 
 
 def test_a_source_that_was_damaged(folder: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 
 from engram_cli.main import run as command
 from hashing.text.corpus import Corpus
+from runtime.checkpoints import checkpoints
 from runtime.run import Run
-from runtime.train.checkpoint import checkpoints
 from runtime.train.presets import preset
 from runtime.train.trainer import Trainer
 from runtime.trained_run import TrainedRun

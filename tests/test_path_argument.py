@@ -36,7 +36,7 @@ def test_a_placement_that_there_is_not_is_refused(trained_run: Run) -> None:
     trained = TrainedRun.load(trained_run, torch.device("cpu"))
     assert trained.store is not None
     calls: list[Callable[[Any], object]] = [
-        lambda name: place(trained.store, name, torch.device("cpu")),  # type: ignore[arg-type]
+        lambda name: place(trained.tables, name, torch.device("cpu")),  # type: ignore[arg-type]
         trained.lookup,
         lambda name: Generator.load(trained_run, name),
     ]

@@ -27,7 +27,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TableStore:
 @pytest.mark.parametrize("positions", [1, 5, FEW_ROWS])
 def test_vectors_are_the_rows_side_by_side(store: TableStore, name: PlacementName, positions: int) -> None:
     rows = np.random.default_rng(positions).integers(0, sum(PRIMES), (2, positions, 4))
-    vectors = place(store, name, CPU).fetch({1: rows})(1)
+    vectors = place({layer: store.table(layer) for layer in store.spec.layers}, name, CPU).fetch({1: rows})(1)
     assert np.array_equal(vectors.numpy(), store.layer(1)[rows].reshape(2, positions, 256))
 
 
@@ -45,7 +45,7 @@ def cold(store: TableStore) -> Table:
 @pytest.mark.parametrize("positions", [3, FEW_ROWS])
 def test_rows_on_disk_are_asked_for_before_the_layer_needs_them(store: TableStore, cold: Table, positions: int) -> None:
     """Nobody asks for the vectors here: that rows come into memory is the request alone."""
-    placement, before = place(store, "disk", CPU), cold.resident_bytes()
+    placement, before = place({layer: store.table(layer) for layer in store.spec.layers}, "disk", CPU), cold.resident_bytes()
     placement.fetch({1: np.random.default_rng(1).integers(0, sum(PRIMES), (1, positions, 4))})
     deadline = time.monotonic() + 10
     while cold.resident_bytes() <= before and time.monotonic() < deadline:

@@ -28,7 +28,8 @@ from tests.commands import document
 
 def test_its_own_tables_give_what_training_measured(trained_run: Run) -> None:
     measured = json.loads((trained_run.train_folder / "metrics.jsonl").read_text().splitlines()[-1])
-    (found,) = validate_stores(trained_run, [TableStore.open(trained_run.tables_path)])
+    judged = Trainer.resume(trained_run).validation_tokens
+    (found,) = validate_stores(trained_run, [TableStore.open(trained_run.tables_path)], judged)
     assert found.nats_per_token == measured["validation_nats"]
     assert found.bits_per_byte == measured["bits_per_byte"]
 
@@ -37,8 +38,10 @@ def test_rows_of_zeros_are_no_memory(trained_run: Run, tmp_path: Path) -> None:
     own = TableStore.open(trained_run.tables_path)
     zeros = {layer: np.zeros((own.spec.rows(layer), own.head_dim), np.float32) for layer in own.spec.layers}
     write_store(tmp_path / "zeros.zarr", own.spec, own.mapping, zeros, own.step)
-    without = Trainer.resume(trained_run).validate(memory=False)
-    own_loss, zero_loss = validate_stores(trained_run, [own, TableStore.open(tmp_path / "zeros.zarr")])
+    trainer = Trainer.resume(trained_run)
+    without = trainer.validate(memory=False)
+    stores = [own, TableStore.open(tmp_path / "zeros.zarr")]
+    own_loss, zero_loss = validate_stores(trained_run, stores, trainer.validation_tokens)
     assert zero_loss.nats_per_token == pytest.approx(without.nats_per_token, rel=1e-6)
     assert abs(zero_loss.nats_per_token - own_loss.nats_per_token) > 1e-4
 
@@ -77,14 +80,14 @@ def large_side(tmp_path_factory: pytest.TempPathFactory, trained_run: Run) -> To
             text = " ".join(random.choice(words, 300, p=np.exp(likely) / np.exp(likely).sum()))
             file.write(json.dumps({"text": f"{number} {text}"}) + "\n")
     corpus = Corpus((folder / "texts.jsonl",))
-    return encode_corpus(folder / "tokens", corpus, trained_run.tokenizer(), lambda _: None)
+    return encode_corpus(folder / "tokens", corpus, trained_run.tokenizer(), 0, lambda _: None)
 
 
 def test_the_whole_validation_side_is_kept_with_its_documents(trained_run: Run, corpus_path: Path, large_side: Tokens) -> None:
     assert large_side.counts["validation"] > VALIDATION_TOKENS
     small = Tokens.open(trained_run.train_folder / "tokens")
     texts = [d.text for d in Corpus((corpus_path,)).documents() if d.side == "validation"]
-    encoded = list(encode_documents(trained_run.tokenizer(), texts))
+    encoded = list(encode_documents(trained_run.tokenizer(), 0, texts))
     ids, ends = small.ids("validation"), small.document_ends("validation")
     assert ends is not None
     assert [list(part) for part in np.split(ids, ends[:-1])] == encoded

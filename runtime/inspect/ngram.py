@@ -120,6 +120,11 @@ class TrainingSide:
 
 def view_ngram(run: Run, text: str) -> NgramView:
     """Raises EngramError for a run without tables, UsageError for a text without tokens."""
+    with run.reading():
+        return _view(run, text)
+
+
+def _view(run: Run, text: str) -> NgramView:
     tokenizer, vocab = run.tokenizer(), run.vocab()
     run.require_memory()
     run.require(run.tables_path, "train")

@@ -4,6 +4,7 @@
 are the same numbers in all three, so the logits are too.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, Protocol, get_args
 
@@ -13,7 +14,7 @@ from hashing.base.errors import UsageError
 from runtime.placement.device import DevicePlacement
 from runtime.placement.offloaded import OffloadedPlacement
 from runtime.vectors import LayerRows, Vectors
-from table.store.store import TableStore
+from table.store.gather import Table
 
 PlacementName = Literal["device", "host", "disk"]
 
@@ -29,10 +30,9 @@ def check_placement(name: str) -> None:
         raise UsageError(f"no placement is called {name!r}", hint=f"the names are {', '.join(get_args(PlacementName))}")
 
 
-def place(store: TableStore, name: PlacementName, device: torch.device) -> Placement:
-    """A store's tables, put where `name` says. Raises UsageError for a name that there is not."""
+def place(tables: Mapping[int, Table], name: PlacementName, device: torch.device) -> Placement:
+    """Tables by their layers, put where `name` says. Raises UsageError for a name that there is not."""
     check_placement(name)
-    tables = {layer: store.table(layer) for layer in store.spec.layers}
     match name:
         case "device":
             return DevicePlacement(tables, device)

@@ -19,18 +19,17 @@ import torch
 from torch import Tensor
 
 from hashing.base.atomic import atomic_path, remove
-from hashing.base.json_object import read_json
 from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
+from runtime.checkpoints import Checkpoint, Progress, best_of, checkpoints
 from runtime.model.language_model import LanguageModel
 from runtime.replacement import locked, replacing
 from runtime.run import Run
-from runtime.tensor_file import NO_SPEC, load_tensors, read_metadata, save_tensors
+from runtime.tensor_file import NO_SPEC, load_tensors, save_tensors
 from runtime.train.row_table import RowTable
 from table.store.store import TableStore, write_store
 
 ROW_STATE = ("moment", "square", "updates")
-MAX_BYTES = 1 << 16  # of progress.json, which holds two numbers
 
 
 @dataclass(slots=True)
@@ -42,53 +41,6 @@ class State:
     tables: dict[int, RowTable]
     step: int = 0
     elapsed_sec: float = 0.0  # of training, with its validations and checkpoints
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What the model does not say of its step."""
-
-    elapsed_sec: float
-    validation_nats: float | None  # None where the step had no validation
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    folder: Path
-
-    @property
-    def step(self) -> int:
-        return int(self.folder.name.removeprefix("step-"))
-
-    def vocab(self) -> str | None:
-        """The fingerprint of the vocabulary that the model reads; None where version 0.1 wrote it, which did not say."""
-        return read_metadata(self.folder / "model.safetensors").get("vocab")
-
-    def progress(self) -> Progress:
-        path = self.folder / "progress.json"
-        if not path.exists():  # as version 0.1 left it
-            return Progress(0.0, None)
-        content = read_json(path, MAX_BYTES)
-        return Progress(
-            content.number("elapsed_sec"), None if content.is_null("validation_nats") else content.number("validation_nats")
-        )
-
-    @property
-    def validation_nats(self) -> float:
-        """Infinite where the step had no validation."""
-        found = self.progress().validation_nats
-        return float("inf") if found is None else found
-
-
-def checkpoints(train_folder: Path) -> list[Checkpoint]:
-    """Those that are whole, in order of their steps."""
-    found = [Checkpoint(path) for path in train_folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
-
-
-def best(found: list[Checkpoint]) -> Checkpoint:
-    """The one with the lowest validation; of equals, and where none was validated, the newest."""
-    return min(reversed(found), key=lambda checkpoint: checkpoint.validation_nats)
 
 
 def save_checkpoint(
@@ -160,5 +112,5 @@ def publish(run: Run) -> None:
             link(newest, fresh)
     with locked(run.folder, fcntl.LOCK_EX):
         for checkpoint in found:
-            if checkpoint not in (newest, best(found)):
+            if checkpoint not in (newest, best_of(found)):
                 remove(checkpoint.folder)

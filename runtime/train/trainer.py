@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashing.base.errors import EngramError
+from hashing.base.errors import UsageError
 from hashing.spec import HashSpec
 from hashing.text.corpus import Corpus
+from runtime.checkpoints import checkpoints
 from runtime.config import Recipe, RunConfig
 from runtime.device import autocast, default_device
 from runtime.lookup import Addressing, Lookup
@@ -26,7 +27,7 @@ from runtime.run import Run
 from runtime.sequence import Sequence
 from runtime.tokens import Tokens, encode_corpus
 from runtime.train.batches import Batches
-from runtime.train.checkpoint import State, checkpoints, link, load_checkpoint, publish, save_checkpoint
+from runtime.train.checkpoint import State, link, load_checkpoint, publish, save_checkpoint
 from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import adamw
 from runtime.train.row_table import RowTable, RowTables
@@ -127,9 +128,9 @@ class Trainer:
         return trainer
 
     def _check_longer(self, before: Recipe) -> None:
-        """Raises EngramError when a changed recipe leaves nothing to do."""
+        """Raises UsageError when a changed recipe leaves nothing to do."""
         if self.recipe != before and self.is_over:
-            raise EngramError(
+            raise UsageError(
                 f"the training in {self.run.folder} is at step {self.state.step}, "
                 f"after {self.state.elapsed_sec / 60:.1f} minutes: there is nothing left to do",
                 hint="--resume takes the total of --steps or --minutes, those already done included",
