@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from engram_cli import build_vocab, demo, generate, hash, plan, serve, train
+from engram_cli import build_vocab, demo, eval, generate, hash, plan, serve, train
 from engram_cli.bench import group as bench
 from engram_cli.inspect import group as inspect
 from engram_cli.interrupt import CommandInterruptedError
@@ -37,6 +37,7 @@ app = typer.Typer(
 app.command("build-vocab")(build_vocab.build_vocab)
 app.command("hash")(hash.hash_text)
 app.command("train")(train.train)
+app.command("eval")(eval.evaluate_texts)
 app.command("generate")(generate.generate)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
