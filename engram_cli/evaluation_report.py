@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from engram_cli.output import note, print_table
@@ -68,7 +69,11 @@ def print_evaluation(source: "Run", found: "Evaluation", windows: "Side | Texts"
             row += [f"{loss.difference:+.4f}", *(_error(loss.difference_error) for _ in error)]
     documents = _documents(found, windows)
     of = f" of {documents:,} document{'s' if documents > 1 else ''}" if documents else ""
-    print_table(f"Loss on {found.tokens:,} tokens{of}{'' if judged else ', validation side'}", columns, rows)
+    print_table(
+        f"Loss on {found.tokens:,} token{'s' if found.tokens > 1 else ''}{of}{'' if judged else ', validation side'}",
+        columns,
+        rows,
+    )
     if several:
         note("± is a standard error by documents; that of a difference is smaller, as both saw the same tokens")
     if SUPPRESSED in found.losses:
@@ -92,12 +97,12 @@ def _note_mean_row(source: "Run") -> None:
 
 
 def _print_tokens(source: "Run", found: "Evaluation", judged: Sequence["JudgedText"]) -> None:
-    documents = list(_token_documents(source, found, judged))
+    documents = _token_documents(source, found, judged)
     suppressed = len(found.token_nats) > 1
     columns = ["token", "log-probability", *(["suppressed", "memory adds"] if suppressed else [])]
-    for number, text in enumerate(judged):
+    for text in judged:
         rows = []
-        for token in (each for each in documents if each["text"] == number):
+        for token in islice(documents, len(text.token_ids)):
             logprob = token["logprob"]
             other = token.get("suppressed_logprob", 0.0)
             rows.append(
