@@ -1,0 +1,39 @@
+"""JudgedText: a text of the user's own as token ids, from the command line, a file, a folder or standard input."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from hashing.base.errors import EngramError
+from hashing.text.corpus import Corpus
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedText:
+    name: str
+    token_ids: Sequence[int]
+    text_bytes: int
+    is_whole: bool  # whether the tokens stand for all of the text; a tokenizer may lose case, white space or characters
+
+    @classmethod
+    def encode(cls, name: str, text: str, tokenizer: Tokenizer) -> "JudgedText":
+        """Raises EngramError for a text that gives no tokens."""
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        if not ids:
+            raise EngramError(f"{name} gives no tokens: it is empty", hint="name a text, or a file with text in it")
+        decoded = tokenizer.decode(ids, skip_special_tokens=False)
+        whole = decoded.removeprefix(" ") == text.removeprefix(" ")  # some tokenizers put a space before every text
+        return cls(name, ids, len(text.encode()), whole)
+
+
+def texts_of(path: Path) -> Iterator[tuple[str, str]]:
+    """The name and the text of each document in a file or folder, read as a corpus is.
+
+    A corpus cuts long texts into parts, which are put together again here. Raises EngramError as Corpus does.
+    """
+    for name, parts in groupby(Corpus((path,)).documents(), lambda document: re.sub(r"(#\d+)+$", "", document.name)):
+        yield name, "".join(part.text for part in parts)
