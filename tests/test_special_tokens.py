@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, pre_tokenizers
 
 from hashing.base.errors import EngramError
 from hashing.named_specs import named_spec
@@ -21,37 +21,7 @@ from hashing.text.token_stream import text_pieces
 from hashing.text.tokenizer import encode_documents, train_tokenizer
 from hashing.vocab import CanonicalVocab
 from tests.commands import ROOT
-
-TEXTS = ["The apple, an Apple and  APPLES\n", "Äpfel sind Früchte\n\tund façade", "apple pie (naïve)"] * 20
-
-
-def wordpiece(*special: str) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=150, special_tokens=["[UNK]", *special], show_progress=False)
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    return tokenizer
-
-
-def unigram(*special: str) -> Tokenizer:
-    """Its normaliser folds white space, as SentencePiece's does."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("\n", " "), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=150, special_tokens=["<unk>", *special], unk_token="<unk>", show_progress=False
-    )
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    return tokenizer
-
-
-def byte_level(*special: str) -> Tokenizer:
-    tokenizer = train_tokenizer(TEXTS, 300)
-    tokenizer.add_special_tokens(list(special))
-    return tokenizer
+from tests.small_tokenizers import TEXTS, byte_level, unigram, wordpiece
 
 
 def found(tokenizer: Tokenizer, named: dict[str, str] | None = None) -> tuple[str | None, str | None]:

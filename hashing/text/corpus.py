@@ -166,10 +166,11 @@ class Corpus:
         return found
 
     def _walk(self, root: Path, reading: Reading) -> Iterator[Path]:
-        for file in sorted(root.rglob("*" if self.paths else "*.py")):
+        given = root in self.paths + self.validation
+        for file in sorted(root.rglob("*" if given else "*.py")):
             if file.is_file():
                 if any(part.startswith(".") or part in INSTALLED for part in file.relative_to(root).parts):
-                    if self.paths:
+                    if given:
                         reading.add(Remark.HIDDEN, str(file))
                 else:
                     yield file
