@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 PROMPT = "def __init__(self"
-PHRASE = "def __init__"
+PHRASE = "is not None"
 SAMPLE_TOKENS = 128
 MINUTES = 1.2  # of each of the two trainings
 CONTROL = "control"  # the run within the run that is trained without memory

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, Offload, PlacementOption, RunDir, checked_text
+from engram_cli.options import DEFAULT_RUN, BestCheckpoint, Json, Offload, PlacementOption, RunDir, checked_text
 
 if TYPE_CHECKING:
     from runtime.evaluation import Evaluation
@@ -32,6 +32,7 @@ def evaluate_texts(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of the validation side, as a fair sample. Default: 65536.")
     ] = None,
+    best: BestCheckpoint = False,
     offload: Offload = False,
     placement: PlacementOption = None,
     run: RunDir = DEFAULT_RUN,
@@ -65,7 +66,7 @@ def evaluate_texts(
     source = Run(run)
     judged = _judged(source, texts or [])
     where = chosen_placement(placement, offload)
-    trained = TrainedRun.load(source, default_device())
+    trained = TrainedRun.load(source, default_device(), best)
     compared = variants(trained.store, without or [])
     windows = _windows(source, judged, trained.config.recipe.length, max_tokens)
     shown = [name for name in compared if name == next(iter(compared)) or name == SUPPRESSED] if tokens else []
@@ -117,13 +118,12 @@ def _standard_input() -> str:
 
 
 def _windows(source: "Run", judged: Sequence["JudgedText"], length: int, max_tokens: int | None) -> "Side | Texts":
-    from hashing.text.tokenizer import end_of_text_id
     from runtime.tokens import Tokens
     from runtime.validation import VALIDATION_TOKENS
     from runtime.windows import Side, Texts
 
     if judged:
-        return Texts([text.token_ids for text in judged], length, end_of_text_id(source.tokenizer()))
+        return Texts([text.token_ids for text in judged], length, source.vocab().end_of_text_id)
     return Side(Tokens.open(source.train_folder / "tokens"), length, max_tokens or VALIDATION_TOKENS)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Json, Offload, PlacementOption, RunDir, checked_text
+from engram_cli.options import DEFAULT_RUN, BestCheckpoint, Json, Offload, PlacementOption, RunDir, checked_text
 
 if TYPE_CHECKING:
     from runtime.serve.generator import Generator
@@ -27,6 +27,7 @@ def generate(
     no_memory: Annotated[
         bool, typer.Option("--no-memory", help="Suppress the memory, which is not a model trained without.")
     ] = False,
+    best: BestCheckpoint = False,
     offload: Offload = False,
     placement: PlacementOption = None,
     run: RunDir = DEFAULT_RUN,
@@ -53,7 +54,7 @@ def generate(
         )
     sampling = Sampling(max_tokens, temperature, top_p, seed, (), repetition_penalty, min_p)
     prompt, where = checked_text(prompt), chosen_placement(placement, offload)
-    generator = Generator.load(Run(run), where, memory=not no_memory)
+    generator = Generator.load(Run(run), where, memory=not no_memory, best=best)
     if not json:
         sys.stdout.write(prompt)
     made = _generated(generator, prompt, sampling, show=not json)

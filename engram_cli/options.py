@@ -128,6 +128,11 @@ def checked_text(text: str) -> str:
     return text
 
 
+BestCheckpoint: TypeAlias = Annotated[
+    bool, typer.Option("--best", help="Use the checkpoint whose validation was best, instead of the newest.")
+]
+
+
 class PlacementChoice(StrEnum):
     device = "device"
     host = "host"

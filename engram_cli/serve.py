@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Offload, PlacementOption, RunDir
+from engram_cli.options import DEFAULT_RUN, BestCheckpoint, Offload, PlacementOption, RunDir
 
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    best: BestCheckpoint = False,
     offload: Offload = False,
     placement: PlacementOption = None,
     run: RunDir = DEFAULT_RUN,
@@ -32,7 +33,7 @@ def serve(
     with _listen(host, port) as listener:
         where = chosen_placement(placement, offload)
         name = run.resolve().name
-        generator = Generator.load(Run(run), where)
+        generator = Generator.load(Run(run), where, best=best)
         app = build_app(generator, name)
         tables = f" with its tables on {where}" if generator.lookup else ", which has no memory and no tables to place,"
         note(f"serving {name}{tables} at http://{host}:{listener.getsockname()[1]}")

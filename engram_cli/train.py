@@ -192,7 +192,8 @@ def _nats(found: "Validation") -> str:
 
 
 def _conclude(trainer: "Trainer", json: bool) -> None:
-    from engram_cli.output import print_json, print_table
+    from engram_cli.output import note, print_json, print_table
+    from hashing.text.round_trip import loses_characters
 
     found = trainer.last_validation or trainer.validate()
     measured = {"with the memory" if trainer.config.spec else "without memory": found}
@@ -206,6 +207,8 @@ def _conclude(trainer: "Trainer", json: bool) -> None:
     print_table(title, ("", "nats per token", "bits per byte"), rows)
     documents = "" if found.documents is None else f" of {found.documents:,} documents"
     print(f"on {found.tokens:,} tokens{documents} that were not trained on, ± one standard error")
+    if loses_characters(trainer.tokenizer):
+        note("note: the tokenizer loses characters: bits per byte are too low, as nothing is paid for what is lost")
     if trainer.config.spec:
         print("suppressed is not trained without: engram train --no-memory is the control")
     print(f"the model{' and its tables are' if trainer.config.spec else ' is'} in {trainer.run.folder}")

@@ -121,7 +121,7 @@ def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, end_id: in
             if count < 2:
                 raise EngramError(
                     f"no document of the corpus falls on the {side} side",
-                    hint="one document in 32 is kept for validation, by a hash of its text: give more documents",
+                    hint="give more text, or say what to validate on with --validation FILE or --validation-share",
                 )
         content = {"format": FORMAT, "counts": counts, "documents": documents, "text_bytes": text_bytes}
         (partial / "tokens.json").write_text(json.dumps(content, sort_keys=True))

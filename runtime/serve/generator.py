@@ -27,15 +27,17 @@ class Generator:
     end_id: int
 
     @classmethod
-    def load(cls, run: Run, placement: PlacementName, memory: bool = True) -> "Generator":
+    def load(cls, run: Run, placement: PlacementName, memory: bool = True, best: bool = False) -> "Generator":
         """With `memory` False it is suppressed, which is not a model that was trained without.
+
+        With `best` the checkpoint is taken whose validation was best, instead of the newest.
 
         Raises EngramError for a run that is not trained, or whose parts do not belong together, and UsageError, before anything
         is read, for a placement that there is not.
         """
         check_placement(placement)
         with run.reading():
-            tokenizer, trained = run.tokenizer(), TrainedRun.load(run, default_device())
+            tokenizer, trained = run.tokenizer(), TrainedRun.load(run, default_device(), best)
         lookup = trained.lookup(placement) if memory else None
         generator = cls(trained.model, tokenizer, lookup, trained.vocab.end_of_text_id)
         choose_threads(lambda: generator.sequence().feed([generator.end_id]))
