@@ -6,6 +6,7 @@ on where it was. A demo that replaces another is made in a folder of its own fir
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
@@ -20,13 +22,15 @@ import typer
 PROMPT = "def __init__(self"
 PHRASE = "is not None"
 SAMPLE_TOKENS = 128
-MINUTES = 1.2  # of each of the two trainings
+MINUTES = 2.2  # of the two trainings, which run at the same time
 CONTROL = "control"  # the run within the run that is trained without memory
 
 
 def demo(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of each training, instead of minutes.")] = None,
-    minutes: Annotated[float, typer.Option(help="Minutes of each training: with the memory, and without it.")] = MINUTES,
+    minutes: Annotated[
+        float, typer.Option(help="Minutes of the two trainings, with the memory and without it, at the same time.")
+    ] = MINUTES,
     run: Annotated[Path, typer.Option("--run", help="Where everything is put.")] = Path("runs/demo"),
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo instead of going on with it.")] = False,
 ) -> None:
@@ -99,56 +103,93 @@ class Demo:
         """Builds the vocabulary and trains with memory and without, as far as that is not done yet."""
         self._write()
         control = self.folder / CONTROL
+        self._build(self.folder, "build-vocab", [])
+        self._build(control, f"{CONTROL}: build-vocab", [str(self.folder / "tokenizer.json")])
         length = [f"--{unit}={count:g}" for unit, count in self.length.items()]
-        self._once("build-vocab", self.folder, [])
-        self._once("train", self.folder, length)
-        self._once("build-vocab", control, [str(self.folder / "tokenizer.json")])
-        self._once("train", control, ["--no-memory", *length])
-
-    def _once(self, command: str, run: Path, arguments: list[str]) -> None:
-        name = command if run == self.folder else f"{CONTROL}: {command}"
-        if name in self.done:
-            return
-        if command == "train" and (run / "config.json").exists():
-            arguments = ["--resume"]
-        elif (run / "vocab.parquet").exists():
-            arguments = [*arguments, "--force"]
+        runs = {"train": (self.folder, length), f"{CONTROL}: train": (control, ["--no-memory", *length])}
+        left = {name: Command.train(*found) for name, found in runs.items() if name not in self.done}
         try:
-            self.done[name] = _engram(command, *arguments, run=run)
+            self.done |= together(left)
         finally:
+            self._write()
+
+    def _build(self, run: Path, name: str, arguments: list[str]) -> None:
+        if name not in self.done:
+            forced = ["--force"] if (run / "vocab.parquet").exists() else []
+            self.done |= together({name: Command("build-vocab", [*arguments, *forced], run)})
             self._write()
 
     def use(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Generates from resident and from offloaded tables, asks a server, and looks inside."""
-        run = self.folder
+        run, length = self.folder, ["--max-tokens", str(SAMPLE_TOKENS)]
         generated = {
-            place: _engram("generate", PROMPT, "--max-tokens", str(SAMPLE_TOKENS), "--placement", place, run=run)
-            for place in ("device", "disk")
+            place: Command("generate", [PROMPT, *length, "--placement", place], run).said() for place in ("device", "disk")
         }
         with _served(run) as url:
             answered = _complete(url, run.resolve().name)
-        return generated, answered, _engram("inspect", "ngram", PHRASE, run=run)
+        return generated, answered, Command("inspect", ["ngram", PHRASE], run).said()
 
 
 def _sha256(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
-def _engram(*arguments: str, run: Path) -> dict[str, Any]:
-    """Runs one command in its own process and returns its JSON; what it says on the way goes to the terminal.
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command on a run, as a person would type it."""
 
-    Ctrl-C reaches the command too, which saves what it has; only a second one ends it at once.
+    name: str
+    arguments: list[str]
+    run: Path
+
+    @classmethod
+    def train(cls, run: Path, arguments: list[str]) -> "Command":
+        """A training, or the rest of one that was interrupted."""
+        return cls("train", ["--resume"] if (run / "config.json").exists() else arguments, run)
+
+    def __str__(self) -> str:
+        return " ".join(["engram", self.name, *(f'"{a}"' if " " in a else a for a in self.arguments), "--run", str(self.run)])
+
+    def start(self, threads: int, **streams: Any) -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "engram_cli.main", self.name, *self.arguments, "--run", str(self.run), "--json"]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, **streams)
+
+    def said(self) -> dict[str, Any]:
+        """Runs the command and returns its JSON."""
+        return together({self.name: self})[self.name]
+
+
+def together(commands: dict[str, Command]) -> dict[str, dict[str, Any]]:
+    """Runs commands at the same time, each in its own process with its part of the cores, and returns their JSON.
+
+    Whatever slows the machine down meanwhile slows all of them. What the first one says on its way goes to the terminal, what
+    the others say is shown if they fail. Ctrl-C reaches the commands too, which save what they have; a second one ends them.
     """
     from engram_cli.interrupt import interrupt_asked
+    from hashing.base.cores import CORES
 
-    shown = " ".join(f'"{a}"' if " " in a else a for a in arguments)
-    print(f"\n$ engram {shown} --run {run}", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "engram_cli.main", *arguments, "--run", str(run), "--json"]
-    with interrupt_asked() as asked:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode or asked():
-        raise typer.Exit(done.returncode or 130)
-    return dict(json.loads(done.stdout))
+    for command in commands.values():
+        print(f"\n$ {command}" if len(commands) == 1 else f"$ {command} &", file=sys.stderr, flush=True)
+    threads = max(1, CORES // max(1, len(commands)))
+    said: dict[str, dict[str, Any]] = {}
+    with ExitStack() as opened, interrupt_asked() as asked:
+        spools = [None, *(opened.enter_context(TemporaryFile("w+")) for _ in list(commands)[1:])]
+        started = [
+            opened.enter_context(command.start(threads, stderr=spool))
+            for command, spool in zip(commands.values(), spools, strict=False)
+        ]
+        for name, process, spool in zip(commands, started, spools, strict=False):
+            output = process.communicate()[0]
+            if process.returncode and spool:
+                spool.seek(0)
+                sys.stderr.write(spool.read())
+            if not process.returncode:
+                said[name] = dict(json.loads(output))
+        code = max((abs(process.returncode) for process in started), default=0)
+    if code or asked():
+        raise typer.Exit(code or 130)
+    return said
 
 
 @contextmanager
@@ -211,9 +252,9 @@ def _trained(run: Path, show: Demo) -> Iterator[tuple[str, str]]:
     yield "vocabulary", f"{vocab['tokens']:,} tokens → {vocab['canonical']:,} canonical ids ({percent})"
     yield "tables", f"{store.total_rows:,} rows, {byte_text(store.total_bytes)}"
     yield "trained with the memory", _validated(trained)
-    yield "trained without, as long", _validated(without)
-    yield "what the memory is worth", f"{without['validation_nats'] - trained['validation_nats']:.3f} nats/token"
-    yield "memory suppressed: no control", f"{trained['suppressed_nats']:.3f} nats/token"
+    yield "trained without, in equal time", _validated(without)
+    yield "the memory is worth", f"{without['validation_nats'] - trained['validation_nats']:.3f} nats/token, for one seed"
+    yield "memory suppressed (no control)", f"{trained['suppressed_nats']:.3f} nats/token"
 
 
 def _validated(trained: dict[str, Any]) -> str:

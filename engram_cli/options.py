@@ -79,10 +79,13 @@ def chosen_corpus(
 
 
 def note_reading(corpus: "Corpus") -> None:
-    """Says what reading the corpus came to, where files were passed over or documents split."""
+    """Says what reading the corpus came to, where files were passed over or documents split.
+
+    Of the default corpus nobody wants to hear that the standard library tests other encodings with a few files.
+    """
     from engram_cli.output import note
 
-    for line in corpus.reading.notes():
+    for line in corpus.reading.notes() if corpus.paths else ():
         note(line)
 
 
