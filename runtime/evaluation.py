@@ -21,7 +21,7 @@ from runtime.validation import VectorSource, token_losses
 from runtime.windows import CONTEXT, Block, Side, Texts
 
 WITH_MEMORY, SUPPRESSED, MEAN_ROW = "with the memory", "memory suppressed", "mean row in place"
-NO_MEMORY, WITHOUT = "trained without memory", "without "
+NO_MEMORY, WITHOUT = "without memory", "without "
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,9 @@ def variants(trained: TrainedRun, without: Sequence[str] = ()) -> dict[str, Abla
     """
     if trained.store is None:
         if without:
-            raise UsageError(f"this run was trained without memory: there is no {without[0]!r} to leave out")
+            raise UsageError(
+                f"this run was trained without memory: there is no {without[0]!r} to leave out", hint="leave --without out"
+            )
         return {NO_MEMORY: intact}
     spec = trained.store.spec
     left_out = {f"{WITHOUT}{name}": named_ablation(name, spec) for name in without}

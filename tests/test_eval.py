@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from hashing.base.errors import UsageError
 from hashing.text.corpus import Corpus
 from runtime.ablation import in_place_of_rows, intact, mean_rows, named_ablation, suppressed, without_order
 from runtime.evaluation import evaluate, variants
@@ -166,8 +167,11 @@ def test_ablations_change_nothing_but_what_they_name(trained: TrainedRun) -> Non
 
 
 def test_a_model_without_memory_has_one_line(trained: TrainedRun) -> None:
-    compared = variants(replace(trained, store=None, tables={}))
-    assert list(compared) == ["trained without memory"]
+    memoryless = replace(trained, store=None, tables={})
+    with pytest.raises(UsageError, match="trained without memory: there is no 'layer:1' to leave out"):
+        variants(memoryless, ["layer:1"])
+    compared = variants(memoryless)
+    assert list(compared) == ["without memory"]
     texts = Texts([[5, 6, 7], [8, 9]], 64, 0)
     found = evaluate(trained.model, "float32", None, texts, compared)
     given = torch.tensor([[0, 5, 6]]), torch.tensor([[0, 8]])
@@ -177,7 +181,7 @@ def test_a_model_without_memory_has_one_line(trained: TrainedRun) -> None:
         functional.cross_entropy(each, torch.tensor(ids), reduction="sum")
         for each, ids in zip(logits, texts.texts, strict=True)
     ]
-    assert found.losses["trained without memory"].nats_per_token == pytest.approx(float(sum(expected)) / 5, rel=1e-5)
+    assert found.losses["without memory"].nats_per_token == pytest.approx(float(sum(expected)) / 5, rel=1e-5)
 
 
 def test_files_folders_and_standard_input_are_read(trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
