@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from runtime.evaluation import Evaluation
     from runtime.judged_text import JudgedText
     from runtime.run import Run
+    from runtime.trained_run import TrainedRun
     from runtime.windows import Side, Texts
 
 FILE_ENDINGS = (".txt", ".md", ".py", ".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".html", ".gz", ".zst")
@@ -52,55 +54,62 @@ def evaluate_texts(
     Example: engram eval "By the way" --tokens
     """
     from engram_cli.options import chosen_placement
-    from engram_cli.output import progress
-    from hashing.base.errors import UsageError
+    from engram_cli.output import note, progress
+    from hashing.text.round_trip import loses_characters
     from runtime.device import default_device
-    from runtime.evaluation import SUPPRESSED, evaluate, variants
+    from runtime.evaluation import evaluate, variants
+    from runtime.judged_text import JudgedText
     from runtime.run import Run
     from runtime.trained_run import TrainedRun
+
+    _check(texts or [], tokens, max_tokens)
+    source, given, where = Run(run), _given(texts or []), chosen_placement(placement, offload)
+    with source.reading():
+        tokenizer, trained = source.tokenizer(), TrainedRun.load(source, default_device(), best)
+        judged = [JudgedText.encode(name, text, tokenizer) for name, text in given]
+        windows = _windows(source, trained, judged, max_tokens)
+    compared = variants(trained, without or [])
+    shown = list(compared)[:2] if tokens else []  # intact and suppressed
+    with progress("batches") as bar:
+        judging = bar.add_task("judging", total=windows.blocks)
+        precision, lookup = trained.config.precision, trained.lookup(where)
+        advance = partial(bar.advance, judging)
+        found = evaluate(trained.model, precision, lookup, windows, compared, shown, advance)
+    _report(source, found, windows, judged, json)
+    lossy = [text.name for text in judged if not text.is_whole]
+    if lossy or (not judged and loses_characters(tokenizer)):
+        where_lost = f" of {lossy[0]}" if lossy else ""
+        note(f"note: the tokenizer loses characters{where_lost}: bits per byte are too low, as what is lost costs nothing")
+
+
+def _check(texts: Sequence[str], tokens: bool, max_tokens: int | None) -> None:
+    """Raises UsageError for options that are not of what is judged."""
+    from hashing.base.errors import UsageError
 
     if texts and max_tokens is not None:
         raise UsageError("--max-tokens is for the validation side; texts are judged whole", hint="leave it out")
     if tokens and not texts:
         raise UsageError("--tokens shows the tokens of a text, but none is given", hint='as in: engram eval "a text" --tokens')
-    source = Run(run)
-    judged = _judged(source, texts or [])
-    where = chosen_placement(placement, offload)
-    trained = TrainedRun.load(source, default_device(), best)
-    compared = variants(trained.store, without or [])
-    windows = _windows(source, judged, trained.config.recipe.length, max_tokens)
-    shown = [name for name in compared if name == next(iter(compared)) or name == SUPPRESSED] if tokens else []
-    with progress("batches") as bar:
-        judging = bar.add_task("judging", total=windows.blocks)
-        found = evaluate(
-            trained.model,
-            trained.config.precision,
-            trained.lookup(where),
-            windows,
-            compared,
-            shown,
-            lambda count: bar.advance(judging, count),
-        )
-    _report(source, found, windows, judged, json)
 
 
-def _judged(source: "Run", arguments: Sequence[str]) -> list["JudgedText"]:
+def _given(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """The name and the text of each argument, or of each document in it."""
     from hashing.base.errors import UsageError
-    from runtime.judged_text import JudgedText, texts_of
+    from runtime.judged_text import texts_of
 
-    tokenizer, judged = source.tokenizer(), []
+    texts = []
     for argument in arguments:
         if argument == "-":
-            judged.append(JudgedText.encode("standard input", _standard_input(), tokenizer))
+            texts.append(("standard input", _standard_input()))
         elif os.path.exists(argument):  # unlike Path.exists, False for what is too long for a path
-            judged += [JudgedText.encode(name, text, tokenizer) for name, text in texts_of(Path(argument))]
+            texts += texts_of(Path(argument))
         elif not argument:
             raise UsageError("a text is empty; it needs at least one token", hint="name a text or a file")
         elif len(argument.split()) == 1 and ("/" in argument or argument.endswith(FILE_ENDINGS)):
             raise UsageError(f"no such file or folder: {argument}", hint="a text that looks like a file's name goes through -")
         else:
-            judged.append(JudgedText.encode(repr(argument), checked_text(argument), tokenizer))
-    return judged
+            texts.append((repr(argument), checked_text(argument)))
+    return texts
 
 
 def _standard_input() -> str:
@@ -117,23 +126,22 @@ def _standard_input() -> str:
     return text
 
 
-def _windows(source: "Run", judged: Sequence["JudgedText"], length: int, max_tokens: int | None) -> "Side | Texts":
+def _windows(source: "Run", trained: "TrainedRun", judged: Sequence["JudgedText"], max_tokens: int | None) -> "Side | Texts":
     from runtime.tokens import Tokens
     from runtime.validation import VALIDATION_TOKENS
     from runtime.windows import Side, Texts
 
+    length = trained.config.recipe.length
     if judged:
-        return Texts([text.token_ids for text in judged], length, source.vocab().end_of_text_id)
+        return Texts([text.token_ids for text in judged], length, trained.vocab.end_of_text_id)
     return Side(Tokens.open(source.train_folder / "tokens"), length, max_tokens or VALIDATION_TOKENS)
 
 
 def _report(source: "Run", found: "Evaluation", windows: "Side | Texts", judged: Sequence["JudgedText"], json: bool) -> None:
     from engram_cli.evaluation_report import as_json, print_evaluation
-    from engram_cli.output import note, print_json
+    from engram_cli.output import print_json
 
     if json:
         print_json(as_json(source, found, windows, judged))
     else:
         print_evaluation(source, found, windows, judged)
-    if lossy := next((text.name for text in judged if not text.is_whole), None):
-        note(f"note: the tokenizer loses characters of {lossy}: bits per byte are too low, as nothing is paid for what is lost")

@@ -75,7 +75,7 @@ def print_evaluation(source: "Run", found: "Evaluation", windows: "Side | Texts"
         rows,
     )
     if several:
-        note("± is a standard error by documents; that of a difference is smaller, as both saw the same tokens")
+        note("± is a standard error by documents" + ("; that of a difference is of the same tokens" if len(rows) > 1 else ""))
     if SUPPRESSED in found.losses:
         note("suppressed is this model with its memory off, not what a model trained without one would reach")
     if MEAN_ROW in found.losses:

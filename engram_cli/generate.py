@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,17 +60,8 @@ def generate(
     made = _generated(generator, prompt, sampling, show=not json)
     suppressed = no_memory and generator.model.has_memory
     if json:
-        print_json(
-            {
-                "prompt": prompt,
-                "text": made.text,
-                "tokens": made.tokens,
-                "placement": where if generator.lookup else None,
-                "memory_suppressed": suppressed,
-                "first_token_sec": made.first_token_sec,
-                "tokens_per_sec": made.tokens_per_sec,
-            }
-        )
+        placed = {"placement": where if generator.lookup else None, "memory_suppressed": suppressed}
+        print_json({"prompt": prompt, **asdict(made), **placed})
         return
     print()
     tables = f"tables on {where}" if generator.lookup else "memory suppressed" if suppressed else "trained without memory"

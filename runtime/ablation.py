@@ -14,7 +14,7 @@ from torch import Tensor
 from hashing.base.errors import UsageError
 from hashing.spec import HashSpec
 from runtime.vectors import Vectors
-from table.store.store import TableStore
+from table.store.gather import Table
 
 Ablation = Callable[[Vectors], Vectors | None]
 """Gives what the model gets in place of the vectors; None suppresses the memory."""
@@ -77,21 +77,20 @@ def named_ablation(name: str, spec: HashSpec) -> Ablation:
     return without_layer(int(number)) if kind == "layer" else without_order(spec, int(number))
 
 
-def mean_rows(store: TableStore) -> dict[int, NDArray[np.float32]]:
+def mean_rows(tables: Mapping[int, Table], spec: HashSpec) -> dict[int, NDArray[np.float32]]:
     """Per layer (E,): for each column the mean over the rows of its head, side by side as in a position's vectors.
 
     Rows are read a few thousand at a time. Of a layer of more than MEAN_ROWS rows the first of each head are taken; hashing
     puts n-grams anywhere, so these are as good as any others.
     """
-    return {layer: np.concatenate(_head_means(store, layer)) for layer in store.spec.layers}
+    return {layer: np.concatenate(_head_means(table, spec, layer)) for layer, table in tables.items()}
 
 
-def _head_means(store: TableStore, layer: int) -> list[NDArray[np.float32]]:
-    spec, table = store.spec, store.table(layer)
+def _head_means(table: Table, spec: HashSpec, layer: int) -> list[NDArray[np.float32]]:
     means = []
     for first, rows in zip(spec.offsets(layer), spec.moduli(layer), strict=True):
         taken = rows if spec.rows(layer) <= MEAN_ROWS else min(rows, MEAN_ROWS // spec.columns)
-        total = np.zeros(store.head_dim)
+        total = np.zeros(table.head_dim)
         for begin in range(first, first + taken, PIECE_ROWS):
             piece = table.gather(np.arange(begin, min(begin + PIECE_ROWS, first + taken)))
             total += piece.sum(0, dtype=np.float64)

@@ -16,12 +16,12 @@ from runtime.ablation import Ablation, in_place_of_rows, intact, mean_rows, name
 from runtime.config import Precision
 from runtime.document_mean import DocumentMean
 from runtime.model.language_model import LanguageModel
+from runtime.trained_run import TrainedRun
 from runtime.validation import VectorSource, token_losses
 from runtime.windows import CONTEXT, Block, Side, Texts
-from table.store.store import TableStore
 
 WITH_MEMORY, SUPPRESSED, MEAN_ROW = "with the memory", "memory suppressed", "mean row in place"
-NO_MEMORY, WITHOUT = "trained without memory", "without "
+NO_MEMORY, WITHOUT = "without memory", "without "
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,26 @@ class Evaluation:
     token_nats: Mapping[str, NDArray[np.float32]]  # (tokens,) of each variant whose tokens were asked for, in the text's order
 
 
-def variants(store: TableStore | None, without: Sequence[str] = ()) -> dict[str, Ablation]:
+def variants(trained: TrainedRun, without: Sequence[str] = ()) -> dict[str, Ablation]:
     """By name, with the intact model first: the memory suppressed, the mean row in place of each, and what else is left out.
 
     A model that was trained without memory has only the first, by its own name. Raises UsageError for something to leave out
     that there is not.
     """
-    if store is None:
+    if trained.store is None:
         if without:
-            raise UsageError(f"this run was trained without memory: there is no {without[0]!r} to leave out")
+            raise UsageError(
+                f"this run was trained without memory: there is no {without[0]!r} to leave out", hint="leave --without out"
+            )
         return {NO_MEMORY: intact}
-    left_out = {f"{WITHOUT}{name}": named_ablation(name, store.spec) for name in without}
-    return {WITH_MEMORY: intact, SUPPRESSED: suppressed, MEAN_ROW: in_place_of_rows(mean_rows(store)), **left_out}
+    spec = trained.store.spec
+    left_out = {f"{WITHOUT}{name}": named_ablation(name, spec) for name in without}
+    return {
+        WITH_MEMORY: intact,
+        SUPPRESSED: suppressed,
+        MEAN_ROW: in_place_of_rows(mean_rows(trained.tables, spec)),
+        **left_out,
+    }
 
 
 def evaluate(

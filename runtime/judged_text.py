@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from hashing.base.errors import EngramError
 from hashing.text.corpus import Corpus
+from hashing.text.round_trip import loses_characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,7 @@ class JudgedText:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         if not ids:
             raise EngramError(f"{name} gives no tokens: it is empty", hint="name a text, or a file with text in it")
-        decoded = tokenizer.decode(ids, skip_special_tokens=False)
-        whole = decoded.removeprefix(" ") == text.removeprefix(" ")  # some tokenizers put a space before every text
-        return cls(name, ids, len(text.encode()), whole)
+        return cls(name, ids, len(text.encode()), not loses_characters(tokenizer, [text]))
 
 
 def texts_of(path: Path) -> Iterator[tuple[str, str]]:

@@ -44,7 +44,7 @@ def validation_budget(tokens_between: int) -> int:
     """How many tokens to validate on, given how many are trained on from one validation to the next.
 
     A token takes a third as long to judge as to train on, or less, so a quarter of the tokens is less than a tenth of the time
-    whatever the vocabulary.
+    whatever the vocabulary; but for trainings of so few tokens that LEAST_TOKENS are more than a quarter.
     """
     return min(VALIDATION_TOKENS, max(LEAST_TOKENS, tokens_between // TRAINED_PER_VALIDATED))
 

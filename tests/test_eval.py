@@ -4,6 +4,7 @@ import io
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from hashing.base.errors import UsageError
 from hashing.text.corpus import Corpus
-from hashing.text.tokenizer import end_of_text_id
 from runtime.ablation import in_place_of_rows, intact, mean_rows, named_ablation, suppressed, without_order
 from runtime.evaluation import evaluate, variants
 from runtime.judged_text import texts_of
 from runtime.run import Run
+from runtime.train.trainer import Trainer
 from runtime.trained_run import TrainedRun
 from runtime.windows import CONTEXT, Texts
 from table.store.store import TableStore, write_store
@@ -43,7 +45,7 @@ def plain_logprobs(trained: TrainedRun, ids: list[int], end: int, memory: bool =
 
 def test_a_text_is_the_sum_over_its_tokens(trained_run: Run, trained: TrainedRun) -> None:
     tokenizer = trained_run.tokenizer()
-    ids, end = tokenizer.encode(TEXT).ids, end_of_text_id(tokenizer)
+    ids, end = tokenizer.encode(TEXT).ids, trained.vocab.end_of_text_id
     assert 10 < len(ids) < trained.config.recipe.length
     found = document("eval", TEXT, "--tokens", "--run", trained_run.folder)
     logprobs = plain_logprobs(trained, ids, end)
@@ -83,7 +85,7 @@ def test_a_long_text_is_judged_in_windows(trained_run: Run, trained: TrainedRun,
     tokenizer, length = trained_run.tokenizer(), trained.config.recipe.length
     text = "".join(f"class A{i}(Base):\n    def run{i}(self):\n        return {i * i}\n" for i in range(40))
     (tmp_path / "long.txt").write_text(text)
-    ids, end = tokenizer.encode(text).ids, end_of_text_id(tokenizer)
+    ids, end = tokenizer.encode(text).ids, trained.vocab.end_of_text_id
     stream, logprobs = [end, *ids], []
     starts = [*range(0, len(ids) - length, length // 2), len(ids) - length]
     for start in starts:
@@ -97,7 +99,8 @@ def test_a_long_text_is_judged_in_windows(trained_run: Run, trained: TrainedRun,
 
 def test_the_validation_side_is_what_training_measured(trained_run: Run) -> None:
     measured = json.loads((trained_run.train_folder / "metrics.jsonl").read_text().splitlines()[-1])
-    found = document("eval", "--run", trained_run.folder, "--without", "layer:1", "--without", "order:2")
+    call = ("eval", "--run", trained_run.folder, "--max-tokens", Trainer.resume(trained_run).validation_tokens)
+    found = document(*call, "--without", "layer:1", "--without", "order:2")
     assert found["nats_per_token"] == pytest.approx(measured["validation_nats"], rel=1e-6)
     assert found["bits_per_byte"] == pytest.approx(measured["bits_per_byte"], rel=1e-6)
     assert found["documents"] > 10
@@ -141,10 +144,10 @@ def test_the_mean_row_is_that_of_each_head(trained_run: Run, trained: TrainedRun
     heads = list(zip(spec.offsets(layer), spec.moduli(layer), strict=True))
     monkeypatch.setattr("runtime.ablation.PIECE_ROWS", 700)
     expected = np.concatenate([table[first : first + rows].mean(0) for first, rows in heads])
-    assert mean_rows(store)[layer] == pytest.approx(expected, abs=1e-7)
+    assert mean_rows(trained.tables, spec)[layer] == pytest.approx(expected, abs=1e-7)
     monkeypatch.setattr("runtime.ablation.MEAN_ROWS", 50 * spec.columns)
     sampled = np.concatenate([table[first : first + 50].mean(0) for first, _ in heads])
-    assert mean_rows(store)[layer] == pytest.approx(sampled, abs=1e-7)
+    assert mean_rows(trained.tables, spec)[layer] == pytest.approx(sampled, abs=1e-7)
     vectors = in_place_of_rows({layer: expected.astype(np.float32)})(trained.lookup("device").vectors(np.arange(12)[None]))
     found = vectors(layer)
     assert found is not None
@@ -164,8 +167,11 @@ def test_ablations_change_nothing_but_what_they_name(trained: TrainedRun) -> Non
 
 
 def test_a_model_without_memory_has_one_line(trained: TrainedRun) -> None:
-    compared = variants(None)
-    assert list(compared) == ["trained without memory"]
+    memoryless = replace(trained, store=None, tables={})
+    with pytest.raises(UsageError, match="trained without memory: there is no 'layer:1' to leave out"):
+        variants(memoryless, ["layer:1"])
+    compared = variants(memoryless)
+    assert list(compared) == ["without memory"]
     texts = Texts([[5, 6, 7], [8, 9]], 64, 0)
     found = evaluate(trained.model, "float32", None, texts, compared)
     given = torch.tensor([[0, 5, 6]]), torch.tensor([[0, 8]])
@@ -175,7 +181,7 @@ def test_a_model_without_memory_has_one_line(trained: TrainedRun) -> None:
         functional.cross_entropy(each, torch.tensor(ids), reduction="sum")
         for each, ids in zip(logits, texts.texts, strict=True)
     ]
-    assert found.losses["trained without memory"].nats_per_token == pytest.approx(float(sum(expected)) / 5, rel=1e-5)
+    assert found.losses["without memory"].nats_per_token == pytest.approx(float(sum(expected)) / 5, rel=1e-5)
 
 
 def test_files_folders_and_standard_input_are_read(trained_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +256,6 @@ def test_what_a_person_reads(trained_run: Run) -> None:
     done = engram("eval", "def a", "self.b", "--tokens", "--without", "order:3", "--run", trained_run.folder)
     assert done.returncode == 0, done.stderr
     assert "Tokens of 'def a', in nats" in done.stdout
-    assert [
-        name for name in ("with the memory", "memory suppressed", "mean row in place", "without order:3") if name in done.stdout
-    ]
+    named = ("with the memory", "memory suppressed", "mean row in place", "without order:3")
+    assert all(name in done.stdout for name in named), done.stdout
     assert "not what a model trained without one would reach" in done.stderr
