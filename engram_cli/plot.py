@@ -109,5 +109,5 @@ def _smoothed(lines: Sequence[Curve], key: str, scale: float) -> "tuple[NDArray[
 
     places = np.array([line[key] / scale for line in lines], np.float64)
     losses = np.array([line["loss_nats"] for line in lines], np.float64)
-    parts = np.array_split(np.arange(len(lines)), min(POINTS, max(1, len(lines))))
+    parts = np.array_split(np.arange(len(lines)), min(POINTS, len(lines))) if lines else []
     return np.array([places[part].mean() for part in parts]), np.array([losses[part].mean() for part in parts])

@@ -67,7 +67,7 @@ class MetricsWriter:
         self._file.flush()
         if self._board is not None:
             for name in SHOWN_IN_TENSORBOARD:
-                if name in line:
+                if line.get(name) is not None:
                     self._board.add_scalar(name, line[name], line["step"])
             if "sample" in line:
                 self._board.add_text("sample", line["sample"], line["step"])

@@ -57,7 +57,12 @@ class Report:
             "elapsed_sec": self.elapsed_sec,
         }
         if self.validation:
-            line |= {"validation_nats": self.validation.nats_per_token, "bits_per_byte": self.validation.bits_per_byte}
+            line |= {
+                "validation_nats": self.validation.nats_per_token,
+                "standard_error_nats": self.validation.standard_error,
+                "bits_per_byte": self.validation.bits_per_byte,
+                "validation_tokens": self.validation.tokens,
+            }
         return line if self.sample is None else {**line, "sample": self.sample}
 
 
