@@ -11,7 +11,7 @@ from engram_cli.options import DEFAULT_RUN, Force, Json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-POINTS = 300  # of a training curve: each is the mean of the steps around it
+POINTS = 120  # of a training curve: each is the mean of the steps around it
 
 Curve = Mapping[str, Any]
 
