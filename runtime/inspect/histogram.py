@@ -1,4 +1,4 @@
-"""Histogram: how many numbers fall into each of equal bins. Its edges belong to the data, so that no viewer has to guess them."""
+"""Histogram: how many numbers fall into each of equal bins. Its edges are part of it, so that no viewer has to guess them."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -49,9 +49,9 @@ class Window:
 
 
 def read(trained: TrainedRun, ids: NDArray[np.int32], positions: NDArray[np.int64], effects: bool = True) -> Readings:
-    """What the model does around positions (U,), ascending, of a side's token ids. Without `effects` these are NaN, in less time.
+    """What the model does around positions (U,), ascending, of a side's token ids.
 
-    Products are in the precision of the run's validations. The memory's vectors come from disk, some windows at a time.
+    Without `effects` these are NaN, in less time. Products are in the precision of the run's validations. The memory's vectors come from disk, some windows at a time.
     """
     found = [_read(trained, window, effects) for window in _windows(trained, ids, positions)]
     starts, length = _starts(ids, positions)
@@ -105,7 +105,7 @@ def _read(trained: TrainedRun, window: Window, effects: bool) -> tuple[dict[int,
 
 
 def _taken(values: Tensor, shown: Tensor) -> NDArray[np.float32]:
-    return values.gather(1, shown).cpu().numpy()  # type: ignore[no-any-return]
+    return values.gather(1, shown).cpu().numpy()
 
 
 def _losses(trained: TrainedRun, ids: Tensor, shown: Tensor, hidden: Tensor) -> NDArray[np.float32]:
@@ -114,4 +114,4 @@ def _losses(trained: TrainedRun, ids: Tensor, shown: Tensor, hidden: Tensor) -> 
     states = hidden.gather(1, before.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))  # (B, S, D)
     logits = trained.model.head(states).float()
     losses = functional.cross_entropy(logits.flatten(0, 1), ids.gather(1, shown).flatten(), reduction="none")
-    return losses.view(shown.shape).masked_fill(shown == 0, torch.nan).cpu().numpy()  # type: ignore[no-any-return]
+    return losses.view(shown.shape).masked_fill(shown == 0, torch.nan).cpu().numpy()
