@@ -51,7 +51,8 @@ class Window:
 def read(trained: TrainedRun, ids: NDArray[np.int32], positions: NDArray[np.int64], effects: bool = True) -> Readings:
     """What the model does around positions (U,), ascending, of a side's token ids.
 
-    Without `effects` these are NaN, in less time. Products are in the precision of the run's validations. The memory's vectors come from disk, some windows at a time.
+    Without `effects` these are NaN, in less time. Products are in the precision of the run's validations.
+    The memory's vectors come from disk, some windows at a time.
     """
     found = [_read(trained, window, effects) for window in _windows(trained, ids, positions)]
     starts, length = _starts(ids, positions)
