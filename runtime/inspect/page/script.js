@@ -83,6 +83,8 @@ function go(path) {
   }
 }
 
+const textAddress = () => (page && !DATA ? textPath(page.text) : "/");
+
 function link(path, ...children) {
   return make("a", { href: address(path), onclick: (event) => {
     if (event.metaKey || event.ctrlKey || event.shiftKey) return;
@@ -120,8 +122,10 @@ async function show() {
     say("");
     if (path.startsWith("/row/")) showRow(found);
     else {
+      const returning = view.querySelector("#row") !== null;
       page = found;
       showText();
+      if (returning) view.querySelector(`[data-token="${chosen.token}"]`).focus();
     }
   } catch (error) {
     if (turn === asked) say(error.message, true);
@@ -249,8 +253,8 @@ function orderCard(order, ngram) {
     facts([
       ["in the corpus", ngram.corpus_count === null ? "not counted" : `${number(ngram.corpus_count)} times`],
       ["trained on", ngram.training_count === null || ngram.training_count === undefined ? undefined : `${number(ngram.training_count)} times`],
-      ["heads where it is the heaviest reader", ngram.agreement === null || ngram.agreement === undefined ? undefined : number(ngram.agreement, 2)],
-      ["gate over its occurrences", quartiles ? quartiles.map((gate) => number(gate, 2)).join(" · ") : undefined],
+      ["its rows' heaviest reader in", ngram.agreement ? `${ngram.agreement.heaviest_in} of ${ngram.agreement.heads}` : undefined],
+      ["quartiles of its gate", quartiles ? `${quartiles.quartiles.map((gate) => number(gate, 2)).join(" · ")} (${number(quartiles.sampled)} read)` : undefined],
     ]),
     table(["head", "#row", "#norm", "#reads in training", "#others", "heaviest other readers"],
       ngram.rows.map((row, head) => [
@@ -307,7 +311,7 @@ function showRow(row) {
   const contexts = row.contexts;
   document.title = `Engram: row ${row.row} of layer ${row.layer}`;
   view.replaceChildren(...[
-    make("p", {}, link(page && !DATA ? textPath(page.text) : "/", "← back to the text")),
+    make("p", {}, link(textAddress(), "← back to the text")),
     make("h2", { id: "row" }, `Row ${number(row.row)} of layer ${row.layer}`),
     facts([
       ["order", number(row.order)], ["head", number(row.head)], ["norm", number(row.norm)],
@@ -371,10 +375,7 @@ function begin() {
   });
   window.addEventListener(DATA ? "hashchange" : "popstate", show);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && here().startsWith("/row/")) {
-      if (DATA || page) history.back();
-      else go("/");
-    }
+    if (event.key === "Escape" && here().startsWith("/row/")) go(textAddress());
   });
   show();
 }
