@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hashing import reference
 from hashing.base.errors import UsageError
 from hashing.ngrams.sharers import Known, Readers
+from runtime.inspect.sample import finite, norms_of
 from runtime.inspect.subject import Subject
 from runtime.inspect.training_side import Inside, Longer
 
 if TYPE_CHECKING:
     from runtime.inspect.lens import Lens
+    from runtime.inspect.occurrences import GateQuartiles
 
 HEAVIEST = 5  # sharers named per head
 
@@ -90,17 +90,6 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Gates:
-    """The gate of a layer where an n-gram occurs in the training side, over streams and up to a number of occurrences."""
-
-    occurrences: int
-    sampled: int
-    quartiles: tuple[float, float, float]
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class OrderView:
     """The n-gram of one order in one layer."""
 
@@ -111,7 +100,12 @@ class OrderView:
     heads: tuple[Head, ...]
     agreement: Agreement | None
     lens: "Lens | None" = None  # None where no model was asked
-    gates: Gates | None = None
+    gates: "GateQuartiles | None" = None  # over its occurrences in the training side; None where that has none
+
+    @property
+    def rows(self) -> list[int]:
+        """Of the layer's table, one per head."""
+        return [head.row for head in self.heads]
 
     def to_json(self) -> dict[str, Any]:
         sharers = [head.sharers for head in self.heads if head.sharers]
@@ -120,15 +114,15 @@ class OrderView:
             "ngram": list(self.ngram),
             "corpus_count": self.corpus_count,
             "training_count": self.training_count,
-            "rows": [head.row for head in self.heads],
-            "row_norms": [head.norm for head in self.heads],
+            "rows": self.rows,
+            "row_norms": [finite(head.norm) for head in self.heads],
             "row_reads": reads or None,
             "sharers": [list(found.heaviest) for found in sharers] or None,
             "sharer_counts": [found.others for found in sharers] or None,
             "share_percent": [found.share_percent for found in sharers] or None,
             "agreement": asdict(self.agreement) if self.agreement else None,
             "lens": self.lens.to_json() if self.lens else None,
-            "gate_quartiles": asdict(self.gates) if self.gates else None,
+            "gate_quartiles": self.gates.to_json() if self.gates else None,
         }
 
 
@@ -229,7 +223,7 @@ class _Address:
     def _order(self, subject: Subject, layer: int, order: int, readers: Readers | None, training_count: int | None) -> OrderView:
         ids, first = self.ngrams[order], (order - 2) * subject.spec.heads
         rows = self.rows[layer][first : first + subject.spec.heads]
-        norms = np.linalg.norm(subject.vectors(layer, rows), axis=1).tolist()
+        norms = norms_of(subject.vectors(layer, rows)).tolist()
         reads = subject.reads.of_rows(layer, rows) if subject.reads else [None] * len(rows)
         sharers = [Sharers.of(subject, ids, readers[layer][row]) for row in rows] if readers else []
         return OrderView(
