@@ -20,9 +20,9 @@ memory's vector, columns rows per token, V tokens of the vocabulary; `points` li
     blocks.n.out         (B, T, D)           the residual stream that leaves the block
     logits               (B, T, V)           after each token
 
-Rows follow from the tokens alone and are all known before the model begins; a replacement of them is asked for then. A function
-gets the value as it is, and gives its replacement or None to leave it. A replacement has the value's shape and is brought to its
-type and device. A value that is both named and replaced is recorded as it was put in.
+Rows follow from the tokens alone and are all known before the model begins; a replacement of them is asked for then. A
+function gets the value as it is, and gives its replacement or None to leave it. A replacement has the value's shape and is
+brought to its type and device. A value that is both named and replaced is recorded as it was put in.
 
 A text is a sequence of its own, with nothing before it. `inspect text` reads a text after an end-of-text token: begin the text
 with that token to see the same. Everything is computed in float32 and without gradients; reading changes no number.
@@ -52,6 +52,7 @@ Change = Tensor | Callable[[Tensor, str], Tensor | None]
 """What takes a value's place: a tensor, or `fn(tensor, name)`, which gives one or None."""
 
 Shape = tuple[int | str, ...]
+Texts = list[str] | tuple[str, ...]
 
 
 @overload
@@ -60,10 +61,10 @@ def record(
 ) -> dict[str, Tensor]: ...
 @overload
 def record(
-    run: Run | TrainedRun, text: Sequence[str], names: Sequence[str], replace: Mapping[str, Change] = ...
+    run: Run | TrainedRun, text: Texts, names: Sequence[str], replace: Mapping[str, Change] = ...
 ) -> list[dict[str, Tensor]]: ...
 def record(
-    run: Run | TrainedRun, text: str | Sequence[str], names: Sequence[str], replace: Mapping[str, Change] | None = None
+    run: Run | TrainedRun, text: str | Texts, names: Sequence[str], replace: Mapping[str, Change] | None = None
 ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
     """The values of those names as a text is read, on the CPU, or a list of such for a list of texts, which are read apart.
 
