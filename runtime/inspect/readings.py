@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from runtime.device import autocast
 from runtime.inspect.gates import watching_gates
+from runtime.inspect.threads import few_threads
 from runtime.trained_run import TrainedRun
 from runtime.windows import TOKENS_AT_ONCE
 
@@ -54,7 +55,8 @@ def read(trained: TrainedRun, ids: NDArray[np.int32], positions: NDArray[np.int6
     Without `effects` these are NaN, in less time. Products are in the precision of the run's validations.
     The memory's vectors come from disk, some windows at a time.
     """
-    found = [_read(trained, window, effects) for window in _windows(trained, ids, positions)]
+    with few_threads(trained.model):
+        found = [_read(trained, window, effects) for window in _windows(trained, ids, positions)]
     starts, length = _starts(ids, positions)
     shown = _shown(positions - starts, length)
     gates = {layer: np.concatenate([gates[layer] for gates, _ in found]) for layer in trained.config.layers}

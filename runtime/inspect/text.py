@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hashing.base.errors import UsageError
 from runtime.inspect.gates import watching_gates
+from runtime.inspect.threads import few_threads
 from runtime.lookup import Lookup
 from runtime.trained_run import TrainedRun
 from runtime.validation import token_losses
@@ -77,7 +78,8 @@ def view_text(trained: TrainedRun, text: str) -> TextView:
         hint = "engram eval measures a text of any length"
         raise UsageError(f"the text has {len(ids):,} tokens, more than the {MOST_TOKENS:,} that are shown", hint=hint)
     length = trained.config.recipe.length
-    parts = list(_judged(trained, lookup, Texts([ids], length, trained.vocab.end_of_text_id)))
+    with few_threads(trained.model):
+        parts = list(_judged(trained, lookup, Texts([ids], length, trained.vocab.end_of_text_id)))
     return TextView(
         tokens=tuple(trained.vocab.texts[i] for i in ids),
         token_ids=tuple(ids),
