@@ -7,18 +7,20 @@ from dataclasses import replace
 
 from runtime.inspect.lens import ValueLens
 from runtime.inspect.ngram import LayerView, NgramView
-from runtime.inspect.occurrences import GateQuartiles, gates_of_ngrams
+from runtime.inspect.occurrences import NGRAM_SAMPLED, GateQuartiles, gates_of_ngrams
 from runtime.tokens import Tokens
 from runtime.trained_run import TrainedRun
 
 Gates = dict[tuple[int, ...], dict[int, GateQuartiles]]  # n-gram → layer → the gate at its occurrences
 
 
-def with_model(view: NgramView, trained: TrainedRun, tokens: Tokens | None) -> NgramView:
-    """The view with lenses of every order and of the whole memory, and the gates over occurrences in the training side."""
+def with_model(view: NgramView, trained: TrainedRun, tokens: Tokens | None, most: int = NGRAM_SAMPLED) -> NgramView:
+    """The view with lenses of every order and of the whole memory, and the gates over up to `most` occurrences of each n-gram
+    in the training side.
+    """
     views = view.positions or (view,)
     ngrams = {order.ids for one in views for layer in one.layers.values() for order in layer.orders.values()}
-    gates = gates_of_ngrams(trained, tokens, sorted(ngrams)) if tokens else {}
+    gates = gates_of_ngrams(trained, tokens, sorted(ngrams), most) if tokens else {}
     lens = ValueLens(trained)
     told = tuple(_told(one, lens, gates) for one in views)
     return replace(view, layers=told[-1].layers, positions=told if view.positions else ())

@@ -3,17 +3,24 @@
 Loads torch; `row.py` has what can be said without. A run whose training text is gone has a lens and no contexts.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from runtime.inspect.lens import ValueLens
-from runtime.inspect.occurrences import row_contexts
+from runtime.inspect.occurrences import ROW_SAMPLED, row_contexts
 from runtime.inspect.row import RowView
 from runtime.tokens import Tokens
 from runtime.trained_run import TrainedRun
 
 
-def with_model(view: RowView, trained: TrainedRun, tokens: Tokens | None) -> RowView:
-    """The view with the lens of the row alone, and its contexts."""
-    place = view.layer, view.row
-    contexts = row_contexts(trained, tokens, [place])[place] if tokens else None
-    return replace(view, lens=ValueLens(trained).of_rows(view.layer, [view.row]), contexts=contexts)
+def with_model(views: Sequence[RowView], trained: TrainedRun, tokens: Tokens | None, most: int = ROW_SAMPLED) -> list[RowView]:
+    """Each view with the lens of its row alone, and its contexts among up to `most` occurrences.
+
+    The training side is gone through once for all of them.
+    """
+    contexts = row_contexts(trained, tokens, [(view.layer, view.row) for view in views], most) if tokens else {}
+    lens = ValueLens(trained)
+    return [
+        replace(view, lens=lens.of_rows(view.layer, [view.row]), contexts=contexts.get((view.layer, view.row)))
+        for view in views
+    ]

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+from hashing.base.errors import UsageError
+from runtime.inspect import ngram_model, row_model
 from runtime.inspect.ngram import view_ngram
-from runtime.inspect.ngram_model import with_model
+from runtime.inspect.occurrences import ROW_SAMPLED
 from runtime.inspect.row import view_row
-from runtime.inspect.row_model import with_contexts
 from runtime.inspect.subject import Subject
 from runtime.inspect.text import view_text
 from runtime.run import Run
@@ -42,20 +43,23 @@ class Content:
     def text(self, text: str) -> dict[str, Any]:
         """Raises UsageError for a text without tokens or with too many."""
         with self.turn:
-            seen = view_text(self.trained, text, MOST_TOKENS).to_json()
-            phrases = with_model(view_ngram(self.subject, text, every_token=True), self.trained, self.tokens, SAMPLED)
-        positions = [{"layers": position["layers"]} for position in phrases.to_json()["positions"]]
+            seen = view_text(self.trained, text)
+            if (found := len(seen.tokens)) > MOST_TOKENS:
+                raise UsageError(f"the text has {found:,} tokens, more than the {MOST_TOKENS} of a page", hint="name a part of it")
+            phrase = view_ngram(self.subject, text, every_token=True)
+            told = ngram_model.with_model(phrase, self.trained, self.tokens, SAMPLED).to_json()
+        positions = [{"layers": position["layers"]} for position in told["positions"]]
         notes = [note.removeprefix("note: ") for note in self.subject.notes]
-        return {"run": self.name, "text": text, **seen, "positions": positions, "notes": notes}
+        return {"run": self.name, "text": text, **seen.to_json(), "positions": positions, "notes": notes}
 
     def ngram(self, text: str) -> dict[str, Any]:
         """Raises UsageError for a text without tokens."""
         with self.turn:
-            return with_model(view_ngram(self.subject, text), self.trained, self.tokens).to_json()
+            return ngram_model.with_model(view_ngram(self.subject, text), self.trained, self.tokens).to_json()
 
-    def rows(self, rows: list[tuple[int, int]], sampled: int | None = None) -> dict[str, dict[str, Any]]:
+    def rows(self, rows: list[tuple[int, int]], sampled: int = ROW_SAMPLED) -> dict[str, dict[str, Any]]:
         """Rows, given as (layer, row), by "layer/row". Raises UsageError for one that there is not."""
         with self.turn:
             views = [view_row(self.subject, layer, row) for layer, row in rows]
-            found = with_contexts(views, self.trained, self.tokens, sampled)
+            found = row_model.with_model(views, self.trained, self.tokens, sampled)
         return {f"{view.layer}/{view.row}": view.to_json() for view in found}

@@ -4,7 +4,6 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from hashing.base.errors import EngramError
 from runtime.inspect.page.content import Content
 
 ROW_SAMPLED = 40  # occurrences of each row that the model reads
@@ -15,7 +14,7 @@ STYLE, SCRIPT = '<link rel="stylesheet" href="/style.css">', '<script src="/scri
 
 def asset(name: str) -> str:
     """The page's markup, stylesheet or script, as it is installed."""
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("runtime.inspect.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def frozen_page(content: Content, text: str) -> str:

@@ -150,8 +150,8 @@ function spoken(i) {
 }
 
 function strip() {
-  const tokens = page.tokens.map((text, i) => make("button", {
-    type: "button", ...tokenAttributes(gateAt(i), effectAt(i)), "data-token": i, "aria-label": spoken(i),
+  const tokens = page.tokens.map((text, i) => make("span", {
+    role: "button", ...tokenAttributes(gateAt(i), effectAt(i)), "data-token": i, "aria-label": spoken(i),
     tabindex: i === chosen.token ? 0 : -1, "aria-current": i === chosen.token ? "true" : null,
     onmouseenter: () => choose(i), onfocus: () => choose(i), onclick: (event) => event.currentTarget.focus(),
   }, seen(text)));
@@ -165,7 +165,7 @@ function stripKey(event) {
   if (to !== undefined) {
     event.preventDefault();
     view.querySelector(`[data-token="${Math.min(last, Math.max(0, to))}"]`).focus();
-  } else if (event.key === "Enter") {
+  } else if (event.key === "Enter" || event.key === " ") {
     const first = view.querySelector("#token a");
     if (first) {
       event.preventDefault();
@@ -221,7 +221,8 @@ function showText() {
     strip(),
     facts([
       ["tokens", number(page.tokens.length)],
-      ["the memory lowers the loss of all of them by", `${signed(page.difference_nats)} nats beside suppressed`],
+      [page.difference_nats < 0 ? "the memory raises their loss by" : "the memory lowers their loss by",
+        `${number(Math.abs(page.difference_nats))} nats in all`],
     ]),
     ...(page.notes || []).map((note) => make("p", { class: "quiet" }, note)),
     make("section", { id: "token", "aria-live": "polite", "aria-label": "The token" }),
