@@ -1,8 +1,8 @@
 """How many threads look inside: a small model's windows are computed by one.
 
-Its operations take a fraction of a millisecond, and after each all threads wait for the slowest. Beside other work on two cores,
-32 windows of the demo's model took one thread 25 ms and two threads 80 to 900: a view is to be there at once, whatever else
-runs.
+Its operations take a fraction of a millisecond, and after each all threads wait for the slowest. Beside other work on two
+cores, 32 windows of the demo's model took one thread 25 ms and two threads 80 to 900: a view is to be there at once, whatever
+else runs.
 """
 
 from collections.abc import Iterator
