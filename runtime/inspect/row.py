@@ -4,6 +4,7 @@ The n-grams that read it are found by hashing the counted ones again. It is comp
 meet the same columns of the model's projection: all of them, or a sample where they are many (`sample.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import UsageError
-from hashing.ngrams.sharers import Column, column_of
+from hashing.ngrams.sharers import Column, Readers, column_of
 from runtime.inspect.sample import Sample, finite, norms_of
 from runtime.inspect.subject import Subject
 from table.store.writer import Progress, quiet
@@ -78,22 +79,34 @@ def view_row(subject: Subject, layer: int, row: int, full: bool = False, progres
 
     Raises UsageError for a layer without a table, and a row that its table does not have or only pads it.
     """
-    column = _column(subject, layer, row)
-    vector = subject.vectors(layer, [row])[0]
-    sample = Sample.of(column, full)
-    comparison = _compared(subject, layer, row, vector, sample, progress)
-    nearest = comparison.nearest()
-    readers = subject.readers({layer: [row, *(other for other, _ in nearest)]})
-    known = {number: [subject.named(k) for k in found] for number, found in (readers or {}).get(layer, {}).items()}
+    return view_rows(subject, [(layer, row)], full, progress)[0]
+
+
+def view_rows(
+    subject: Subject, places: Sequence[tuple[int, int]], full: bool = False, progress: Progress = quiet
+) -> list[RowView]:
+    """Of each (layer, row), as `view_row` has it; the counts are gone through once for all of them."""
+    compared = [(layer, _compared(subject, layer, row, full, progress)) for layer, row in places]
+    wanted: dict[int, set[int]] = {}
+    for layer, found in compared:
+        wanted.setdefault(layer, set()).update([found.row, *(other for other, _ in found.nearest())])
+    readers = subject.readers({layer: sorted(rows) for layer, rows in wanted.items()})
+    return [_view(subject, layer, found, readers) for layer, found in compared]
+
+
+def _view(subject: Subject, layer: int, found: "_Comparison", readers: Readers | None) -> RowView:
+    nearest = found.nearest()
+    numbers = [found.row, *(other for other, _ in nearest)]
+    known = {row: [subject.named(one) for one in readers[layer][row]] for row in numbers} if readers else {}
     return RowView(
         layer=layer,
-        row=row,
-        column=column,
-        norm=comparison.norm,
-        norm_percentile=comparison.percentile,
-        compared=sample,
-        training_reads=subject.reads.of_rows(layer, [row])[0] if subject.reads else None,
-        ngrams=tuple(known[row]) if row in known else None,
+        row=found.row,
+        column=found.sample.column,
+        norm=found.norm,
+        norm_percentile=found.percentile,
+        compared=found.sample,
+        training_reads=subject.reads.of_rows(layer, [found.row])[0] if subject.reads else None,
+        ngrams=tuple(known[found.row]) if known else None,
         neighbours=tuple(
             Neighbour(other, cosine, known[other][0]["ngram"] if known.get(other) else None) for other, cosine in nearest
         ),
@@ -122,6 +135,7 @@ class _Comparison:
     """A row against others of its head, as these pass by."""
 
     row: int
+    sample: Sample
     unit: NDArray[np.float64]  # (head_dim,) its direction
     norm: float
     smaller: int = 0
@@ -159,12 +173,11 @@ def _nearest_first(found: tuple[float, int]) -> tuple[float, int]:
     return -found[0], found[1]
 
 
-def _compared(
-    subject: Subject, layer: int, row: int, vector: NDArray[np.float32], sample: Sample, progress: Progress
-) -> _Comparison:
+def _compared(subject: Subject, layer: int, row: int, full: bool, progress: Progress) -> _Comparison:
+    sample = Sample.of(_column(subject, layer, row), full)
+    vector, table = subject.vectors(layer, [row])[0], subject.tables[layer]
     norm = float(norms_of(vector[None])[0])
-    comparison = _Comparison(row, vector / norm if norm > 0 else np.full(len(vector), np.nan), norm)
-    table = subject.tables[layer]
+    comparison = _Comparison(row, sample, vector / norm if norm > 0 else np.full(len(vector), np.nan), norm)
     for piece in sample.pieces(subject.store, layer, table):
         if piece.records is None:
             comparison.add_zeros(piece.rows)

@@ -93,11 +93,22 @@ function link(path, ...children) {
   } }, ...children);
 }
 
+let kept = null; // the rows of a frozen page, unpacked when the first of them is asked for
+
+async function keptRows() {
+  if (!kept) {
+    const packed = Uint8Array.from(atob(document.getElementById("rows").textContent), (letter) => letter.charCodeAt(0));
+    const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    kept = JSON.parse(await new Response(unpacked).text());
+  }
+  return kept;
+}
+
 async function content(path) {
   if (DATA) {
     const row = path.match(/^\/row\/(\d+)\/(\d+)$/);
     if (!row) return DATA;
-    const found = DATA.rows[`${row[1]}/${row[2]}`];
+    const found = (await keptRows())[`${row[1]}/${row[2]}`];
     if (!found) throw new Error(`Row ${row[2]} of layer ${row[1]} is not kept in this file; engram serve shows any row.`);
     return found;
   }
