@@ -7,7 +7,7 @@ import pytest
 
 
 def program(*names: str) -> str:
-    """The path of the first of them that there is. Where none is, the test is skipped, but in continuous integration it fails."""
+    """The path of the first of them that there is. Without one the test is skipped, in continuous integration it fails."""
     if path := next(filter(None, map(shutil.which, names)), None):
         return path
     assert "CI" not in os.environ, f"there is no {names[0]}, which make programs installs"
