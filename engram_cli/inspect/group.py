@@ -3,6 +3,8 @@
 import typer
 
 from engram_cli.inspect.ngram import ngram
+from engram_cli.inspect.row import row
+from engram_cli.inspect.table import table
 
 app = typer.Typer(help="Show what the memory holds.", no_args_is_help=True)
 
@@ -13,3 +15,5 @@ def inspect() -> None:
 
 
 app.command("ngram")(ngram)
+app.command("row")(row)
+app.command("table")(table)

@@ -220,7 +220,9 @@ class _Address:
             for layer in self.rows
         }
 
-    def _order(self, subject: Subject, layer: int, order: int, readers: Readers | None, training_count: int | None) -> OrderView:
+    def _order(
+        self, subject: Subject, layer: int, order: int, readers: Readers | None, training_count: int | None
+    ) -> OrderView:
         ids, first = self.ngrams[order], (order - 2) * subject.spec.heads
         rows = self.rows[layer][first : first + subject.spec.heads]
         norms = norms_of(subject.vectors(layer, rows)).tolist()

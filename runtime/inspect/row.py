@@ -73,6 +73,11 @@ class RowView:
         }
 
 
+def compared_bytes(subject: Subject, layer: int, row: int, full: bool = False) -> int:
+    """How many bytes of rows `view_row` looks at. Raises UsageError as that does."""
+    return Sample.of(_column(subject, layer, row), full).rows * subject.store.row_bytes
+
+
 def view_row(subject: Subject, layer: int, row: int, full: bool = False, progress: Progress = quiet) -> RowView:
     """With `full`, compared with all rows of its head, however many; `progress` hears of bytes looked at.
 
@@ -103,16 +108,17 @@ def view_row(subject: Subject, layer: int, row: int, full: bool = False, progres
 def _column(subject: Subject, layer: int, row: int) -> Column:
     spec = subject.spec
     if layer not in spec.layers:
-        raise UsageError(
-            f"layer {layer} has no table", hint=f"the layers that have one: {', '.join(map(str, spec.layers))}"
-        )
+        raise UsageError(f"layer {layer} has no table", hint=f"the layers that have one: {', '.join(map(str, spec.layers))}")
     if not 0 <= row < (rows := spec.rows(layer)):
-        raise UsageError(f"row {row:,} is outside the table of layer {layer}: expected 0 to {rows - 1:,}", hint="rows are "
-            "numbered over the whole layer, as engram inspect ngram shows them")
+        raise UsageError(
+            f"row {row:,} is outside the table of layer {layer}: expected 0 to {rows - 1:,}",
+            hint="rows are numbered over the whole layer, as engram inspect ngram shows them",
+        )
     if (column := column_of(spec, layer, row)) is None:
         last = sum(spec.moduli(layer)) - 1
-        raise UsageError(f"row {row:,} of layer {layer} only pads the table: no n-gram reads it", hint=f"the heads' rows are "
-            f"0 to {last:,}")
+        raise UsageError(
+            f"row {row:,} of layer {layer} only pads the table: no n-gram reads it", hint=f"the heads' rows are 0 to {last:,}"
+        )
     return column
 
 
