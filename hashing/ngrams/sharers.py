@@ -1,8 +1,8 @@
 """Sharers: which of a corpus's n-grams read given rows, found by hashing every counted n-gram again.
 
-There is no inverted index: one pass over the counts answers for any number of rows of any layers, a million n-grams a tenth of a
-second, in memory that grows with what is found and not with the file. What the spec reads alike (its boundary and the start of a
-document become pads) is one n-gram here, as it is one address; its counts are added up.
+There is no inverted index: one pass over the counts answers for any number of rows of any layers, a million n-grams in a tenth
+of a second, in memory that grows with what is found and not with the file. What the spec reads alike (its boundary and the start
+of a document become pads) is one n-gram here, as it is one address; its counts are added up.
 """
 
 from bisect import bisect_right
@@ -74,8 +74,15 @@ class _Wanted:
 
     layer: int
     column: Column
-    rows: NDArray[np.int64]  # within the head
+    rows: NDArray[np.int64]  # within the head, ascending
     sieve: NDArray[np.bool_]  # (SIEVE,) whether one of the rows ends in these bits
+
+    def places(self, read: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Where the rows that were read are among those asked for."""
+        if len(self.rows) == 1:
+            return np.flatnonzero(read == self.rows[0])
+        likely = np.flatnonzero(self.sieve[read & (SIEVE - 1)])
+        return likely[np.isin(read[likely], self.rows)]
 
 
 def _wanted(spec: HashSpec, layer: int, rows: Collection[int]) -> Iterator[_Wanted]:
@@ -96,8 +103,7 @@ def _reads(spec: HashSpec, heads: list[_Wanted], ids: NDArray[np.int64]) -> Iter
         for head in heads:
             if head.layer == layer:
                 read = mix % head.column.rows
-                places = np.flatnonzero(head.sieve[read & (SIEVE - 1)])
-                for place in places[np.isin(read[places], head.rows)].tolist():
+                for place in head.places(read).tolist():
                     yield layer, head.column.first + int(read[place]), place
 
 

@@ -74,6 +74,11 @@ class RowView:
         }
 
 
+def compared_bytes(subject: Subject, layer: int, row: int, full: bool = False) -> int:
+    """How many bytes of rows `view_row` looks at. Raises UsageError as that does."""
+    return Sample.of(_column(subject, layer, row), full).rows * subject.store.row_bytes
+
+
 def view_row(subject: Subject, layer: int, row: int, full: bool = False, progress: Progress = quiet) -> RowView:
     """With `full`, compared with all rows of its head, however many; `progress` hears of bytes looked at.
 

@@ -22,6 +22,7 @@ from hashing.vocab import CanonicalVocab
 from runtime.inspect.reads import Reads
 from runtime.inspect.training_side import TrainingSide
 from runtime.run import Run
+from table.encodings.few_rows import decoded_few
 from table.store.gather import Table
 from table.store.store import TableStore
 
@@ -114,12 +115,9 @@ class Subject:
         return {"ngram": self.keys(known.ids), "count": known.count}
 
     def vectors(self, layer: int, rows: Sequence[int]) -> NDArray[np.float32]:
-        """(rows, head_dim) The vectors of a few rows. Numbers that lie there as they are need no compiled code."""
-        table, numbers = self.tables[layer], np.array(rows, np.int64)
-        if self.store.encoding.name == "float32":
-            plain: NDArray[np.float32] = table.records[numbers].view("<f4")
-            return plain
-        return table.gather(numbers)
+        """(rows, head_dim) The vectors of a few rows, read without compiled code."""
+        table = self.tables[layer]
+        return decoded_few(table.encoding, table.records[np.array(rows, np.int64)], table.head_dim, table.scale)
 
 
 def _tables(store: TableStore) -> dict[int, Table]:

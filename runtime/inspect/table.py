@@ -198,10 +198,12 @@ def _head(
 
 
 def _heaviest(subject: Subject, collisions: list[HeadCollisions]) -> tuple[HeavyRow, ...]:
-    """The rows of a layer that take the largest share of their head's reads."""
-    rows = [(head, row) for head in collisions for row in head.heaviest]
-    rows.sort(key=lambda found: (-found[1].traffic_percent, found[1].row))
+    """The rows of a layer that take the largest share of their head's reads; of rows of one n-gram, which differ little, one."""
+    found = [(head, row) for head in collisions for row in head.heaviest]
+    found.sort(key=lambda pair: (-pair[1].traffic_percent, pair[1].row))
+    by_ngram = {row.ngram: (head, row) for head, row in reversed(found)}
+    chosen = sorted(by_ngram.values(), key=lambda pair: (-pair[1].traffic_percent, pair[1].row))[:HEAVIEST]
     return tuple(
         HeavyRow(row.row, head.order, head.head, row.traffic_percent, row.distinct, subject.keys(row.ngram))
-        for head, row in rows[:HEAVIEST]
+        for head, row in chosen
     )
