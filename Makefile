@@ -4,7 +4,7 @@ DEMO_STEPS ?=
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: install check test demo clean
+.PHONY: install programs check test demo clean
 
 install: $(VENV)/installed
 
@@ -15,6 +15,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@command -v nvidia-smi >/dev/null || $(BIN)/pip install -q 'torch==$(TORCH)+cpu' 2>/dev/null || echo 'no CPU build of torch $(TORCH) at hand'
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
+
+# Programs that some tests drive and that pip does not have, from Debian's packages; without them those tests are skipped.
+PROGRAMS := chromium fish zsh
+programs:
+	@missing=$$(for name in $(PROGRAMS); do command -v $$name >/dev/null || echo $$name; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	export DEBIAN_FRONTEND=noninteractive; apt-get update -q && apt-get install -q -y --no-install-recommends $$missing fonts-dejavu-core
 
 check: install
 	$(BIN)/ruff check .

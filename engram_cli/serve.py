@@ -16,25 +16,31 @@ def serve(
     placement: PlacementOption = None,
     run: RunDir = DEFAULT_RUN,
 ) -> None:
-    """Serve completions over HTTP: POST /v1/completions, GET /v1/models, GET /health.
+    """Serve completions over HTTP: POST /v1/completions, GET /v1/models, GET /health; and at / a page that looks inside.
 
     Example: engram serve --offload
 
     Example: engram serve --port 9000 --placement disk --run runs/mine
     """
+    import torch
     import uvicorn
 
     from engram_cli.options import chosen_placement
     from engram_cli.output import note
+    from runtime.inspect.page.content import Content
+    from runtime.inspect.page.router import page_router
     from runtime.run import Run
     from runtime.serve.generator import Generator
     from runtime.serve.server import build_app
+    from runtime.trained_run import TrainedRun
 
     with _listen(host, port) as listener:
         where = chosen_placement(placement, offload)
         name = run.resolve().name
         generator = Generator.load(Run(run), where, best=best)
         app = build_app(generator, name)
+        if generator.lookup:
+            app.include_router(page_router(Content.open(Run(run), TrainedRun.load(Run(run), torch.device("cpu"), best))))
         tables = f" with its tables on {where}" if generator.lookup else ", which has no memory and no tables to place,"
         note(f"serving {name}{tables} at http://{host}:{listener.getsockname()[1]}")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))

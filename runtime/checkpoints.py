@@ -5,7 +5,6 @@ from pathlib import Path
 
 from hashing.base.errors import EngramError
 from hashing.base.json_object import read_json
-from runtime.tensor_file import read_metadata
 
 MAX_BYTES = 1 << 16  # of progress.json, which holds two numbers
 
@@ -28,6 +27,8 @@ class Checkpoint:
 
     def vocab(self) -> str | None:
         """The fingerprint of the vocabulary that the model reads; None where version 0.1 wrote it, which did not say."""
+        from runtime.tensor_file import read_metadata  # here, because it loads torch, which whoever lists checkpoints need not
+
         return read_metadata(self.folder / "model.safetensors").get("vocab")
 
     def progress(self) -> Progress:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from tests.commands import ROOT
 from tests.modules import loaded_by
+from tests.programs import program
 
 COMPLETING = """
 import os
@@ -52,11 +52,6 @@ def said(command: list[str], environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def needed(name: str) -> None:
-    if shutil.which(name) is None:
-        pytest.skip(f"there is no {name} here")
-
-
 @pytest.mark.parametrize(("line", "expected"), CASES)
 def test_bash(shell: dict[str, str], line: str, expected: set[str]) -> None:
     words = " ".join(f"'{word}'" for word in line.split())
@@ -72,7 +67,7 @@ def test_bash(shell: dict[str, str], line: str, expected: set[str]) -> None:
 @pytest.mark.parametrize(("line", "expected"), CASES[::3])
 def test_zsh(shell: dict[str, str], line: str, expected: set[str]) -> None:
     """The function is asked with `_arguments` in the place of zsh's own, which only works at a prompt."""
-    needed("zsh")
+    program("zsh")
     script = f"""
         compdef() {{ }}
         _arguments() {{ print -rl -- "$@" }}
@@ -86,7 +81,7 @@ def test_zsh(shell: dict[str, str], line: str, expected: set[str]) -> None:
 
 @pytest.mark.parametrize(("line", "expected"), CASES[::3])
 def test_fish(shell: dict[str, str], line: str, expected: set[str]) -> None:
-    needed("fish")
+    program("fish")
     script = f"_ENGRAM_COMPLETE=source_fish engram | source; complete -C '{line}'"
     shown = said(["fish", "--no-config", "-c", script], shell)
     assert {row.split("\t")[0] for row in shown.splitlines()} == expected
@@ -96,7 +91,7 @@ def test_fish(shell: dict[str, str], line: str, expected: set[str]) -> None:
     ("name", "kept"), [("bash", ".bashrc"), ("zsh", ".zfunc/_engram"), ("fish", ".config/fish/completions/engram.fish")]
 )
 def test_it_installs_itself_into_the_shell_that_asks(shell: dict[str, str], tmp_path: Path, name: str, kept: str) -> None:
-    needed(name)
+    program(name)
     shown = said([name, "-c", "engram --install-completion; true"], shell)
     assert f"{name} completion installed in" in shown
     assert "engram" in (tmp_path / kept).read_text()

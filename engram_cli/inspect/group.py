@@ -3,6 +3,9 @@
 import typer
 
 from engram_cli.inspect.ngram import ngram
+from engram_cli.inspect.row import row
+from engram_cli.inspect.table import table
+from engram_cli.inspect.text import text
 
 app = typer.Typer(help="Show what the memory holds.", no_args_is_help=True)
 
@@ -13,3 +16,6 @@ def inspect() -> None:
 
 
 app.command("ngram")(ngram)
+app.command("row")(row)
+app.command("text")(text)
+app.command("table")(table)

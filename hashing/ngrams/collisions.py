@@ -86,19 +86,25 @@ def effective(spec: HashSpec, counts: NgramCounts, order: int) -> Effective:
     """
     counts.check_vocab(spec.vocab_fingerprint)
     found = counts.order(order)
-    ids = found.ids.astype(np.int64)
-    blocked = np.zeros(len(ids), bool)
-    for place in range(order - 2, -1, -1):
-        blocked |= ids[:, place] < 0
-        if spec.boundary_id is not None:
-            blocked |= ids[:, place] == spec.boundary_id
-        ids[blocked, place] = spec.pad_id
+    ids = as_read(spec, found.ids)
     if not (ids == spec.pad_id).any():
         return Effective(ids, found.counts)
     padded = (ids == spec.pad_id).any(axis=1)
     merged, inverse = np.unique(ids[padded], axis=0, return_inverse=True)
     sums = np.bincount(inverse.reshape(-1), found.counts[padded]).astype(np.int64)
     return Effective(np.concatenate([ids[~padded], merged]), np.concatenate([found.counts[~padded], sums]))
+
+
+def as_read(spec: HashSpec, ids: NDArray[np.int32]) -> NDArray[np.int64]:
+    """(D, order) Counted n-grams as the spec reads them: pads from where its boundary, or the document's start, blocks."""
+    read = ids.astype(np.int64)
+    blocked = np.zeros(len(read), bool)
+    for place in range(ids.shape[1] - 2, -1, -1):
+        blocked |= read[:, place] < 0
+        if spec.boundary_id is not None:
+            blocked |= read[:, place] == spec.boundary_id
+        read[blocked, place] = spec.pad_id
+    return read
 
 
 def mixes(spec: HashSpec, layer: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -8,8 +8,10 @@ by partition. Metadata under "engram.counts": format, orders, tokens, documents,
 an order add up to `tokens`. `counter.py` makes such files and `counts_writer.py` writes them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,15 +20,18 @@ from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
 from hashing.base.json_object import JsonObject, parse_json
-from hashing.ngrams.packing import Packing
 from hashing.ngrams.source import Source
 from hashing.spec import MAX_ORDER
+
+if TYPE_CHECKING:
+    from hashing.ngrams.packing import Packing
 
 FORMAT = 1
 METADATA_KEY = "engram.counts"
 SOURCE_KEY = "engram.source"
 COUNTED_BY = "engram stats CORPUS --counts FILE makes one"
 AGAIN = "count again with --force"
+PIECE_NGRAMS = 1 << 18  # read at a time: a few MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,9 @@ class Totals:
     vocab_fingerprint: str
 
     @property
-    def packing(self) -> Packing:
+    def packing(self) -> "Packing":
+        from hashing.ngrams.packing import Packing  # here, because it loads compiled code, and who reads counts needs none
+
         return Packing(self.orders[-1], self.canonical_size)
 
 
@@ -103,28 +110,57 @@ class NgramCounts:
             )
 
     def order(self, order: int) -> OrderCounts:
-        """Raises EngramError when the order was not counted, or the file is damaged."""
+        """All n-grams of an order. Raises EngramError when the order was not counted, or the file is damaged."""
+        parts = list(self.pieces(order))
+        return OrderCounts(*(np.concatenate([getattr(part, name) for part in parts]) for name in OrderCounts.__slots__))
+
+    def pieces(self, order: int) -> Iterator[OrderCounts]:
+        """The n-grams of an order, some at a time: memory does not grow with the file.
+
+        Raises EngramError when the order was not counted, or, at the latest after the last piece, when the file is damaged.
+        """
         if order not in self.totals.orders:
             known = ", ".join(map(str, self.totals.orders))
             raise EngramError(f"{self.path} has no {order}-grams; it has orders {known}", hint=AGAIN)
-        columns = [*(f"id_{i}" for i in range(1, order + 1)), "count", "documents"]
+        total, least = 0, 1
         try:
-            table = pq.read_table(self.path, columns=columns, filters=[("order", "=", order)])
+            for batch in self._batches(order):
+                piece = _piece(order, batch)
+                self._check_ids(piece)
+                total, least = total + int(piece.counts.sum()), min(least, int(piece.counts.min()))
+                yield piece
         except (pa.ArrowInvalid, OSError) as e:
             raise EngramError(f"{self.path} is damaged: {str(e).splitlines()[0]}", hint=AGAIN) from e
-        ids = np.stack([table[name].to_numpy() for name in columns[:-2]], axis=1).astype(np.int32)
-        found = OrderCounts(ids, *(table[name].to_numpy().astype(np.int64, copy=False) for name in columns[-2:]))
-        self._check(order, found)
-        return found
-
-    def _check(self, order: int, found: OrderCounts) -> None:
-        """Every token ends one n-gram, so the counts add up to the tokens; what does not is damaged."""
-        if (total := int(found.counts.sum())) != self.totals.tokens or found.counts.min() < 1:
+        if total != self.totals.tokens or least < 1:  # every token ends one n-gram, so the counts add up to the tokens
             raise EngramError(
                 f"{self.path} is damaged: its {order}-grams add up to {total} tokens, expected {self.totals.tokens}",
                 hint=AGAIN,
             )
+
+    def _batches(self, order: int) -> Iterator[pa.RecordBatch]:
+        """Rows of the order, from the row groups that may have some."""
+        columns = ["order", *(f"id_{i}" for i in range(1, order + 1)), "count", "documents"]
+        with pq.ParquetFile(self.path) as file:
+            groups = [i for i in range(file.num_row_groups) if _may_hold(file.metadata.row_group(i).column(0), order)]
+            for batch in file.iter_batches(PIECE_NGRAMS, row_groups=groups, columns=columns):
+                chosen = batch["order"].to_numpy() == order
+                if (found := batch if chosen.all() else batch.filter(pa.array(chosen))).num_rows:
+                    yield found
+
+    def _check_ids(self, found: OrderCounts) -> None:
         if found.ids.min() < -1 or found.ids.max() >= self.totals.canonical_size:
             raise EngramError(
                 f"{self.path} is damaged: it holds an id outside {self.totals.canonical_size} canonical ids", hint=AGAIN
             )
+
+
+def _may_hold(orders: Any, order: int) -> bool:
+    """Whether a row group can have n-grams of the order, by what is written of its column of orders."""
+    known = orders.statistics
+    return known is None or not known.has_min_max or bool(known.min <= order <= known.max)
+
+
+def _piece(order: int, batch: pa.RecordBatch) -> OrderCounts:
+    columns = [batch[name].to_numpy(zero_copy_only=False) for name in batch.schema.names[1:]]
+    ids = np.stack(columns[:order], axis=1).astype(np.int32)
+    return OrderCounts(ids, *(column.astype(np.int64) for column in columns[order:]))

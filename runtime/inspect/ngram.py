@@ -1,164 +1,253 @@
-"""What a phrase reads: the n-grams that end it, their rows in every layer, and how often the training side has them.
+"""What a phrase reads: the n-grams that end it, their rows in every layer, who else reads those, and how often.
 
 A phrase is addressed by the reference rule and its rows are read from the mapping: for one position that is sooner done than
-compiled code is loaded. Counting is a pass or two over the mapped stream of the training side.
+compiled code is loaded. Who shares a row is found by hashing the counted n-grams again, one pass for the whole phrase. What a
+model says of the vectors (lens and gates) is added by `ngram_model.py`; nothing here loads torch.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from hashing import reference
 from hashing.base.errors import UsageError
-from hashing.vocab import CanonicalVocab
-from runtime.run import Run
-from runtime.tokens import Tokens
-from table.store.store import TableStore
+from hashing.ngrams.sharers import Known, Readers
+from runtime.inspect.sample import finite, norms_of
+from runtime.inspect.subject import Subject
+from runtime.inspect.training_side import Inside, Longer
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from runtime.inspect.lens import Lens
+    from runtime.inspect.occurrences import GateQuartiles
+
+HEAVIEST = 5  # sharers named per head
 
 
 @dataclass(frozen=True, slots=True)
-class Longer:
-    """A longer token that usually stands where the phrase's last one does."""
+class Sharers:
+    """The other known n-grams that read a row: their number, and the most frequent of them."""
 
-    token: str  # its text, which begins with that of the last token
-    count: int  # times in the training side, after the tokens before
+    others: int
+    heaviest: tuple[dict[str, Any], ...]  # HEAVIEST at most; as JSON has them
+    own_count: int  # times the n-gram itself is in the corpus
+    other_count: int  # times all the others are, together
+    largest_count: int  # times the most frequent other is; 0 where there is none
+
+    @classmethod
+    def of(cls, subject: Subject, ngram: Sequence[int], readers: Sequence[Known]) -> "Sharers":
+        """From all known n-grams that read the row, the n-gram itself among them if the corpus has it."""
+        others = [known for known in readers if known.ids != tuple(ngram)]
+        total, other_count = sum(known.count for known in readers), sum(known.count for known in others)
+        named = tuple(subject.named(known) for known in others[:HEAVIEST])
+        largest = others[0].count if others else 0
+        return cls(len(others), named, total - other_count, other_count, largest)
+
+    @property
+    def share_percent(self) -> float | None:
+        """How much of the row's reads in the corpus are this n-gram's; None for a row that the corpus never reads."""
+        total = self.own_count + self.other_count
+        return 100 * self.own_count / total if total else None
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
-    """The phrase as it is tokenised after a space, where that is more frequent than the phrase as it was given."""
+class Head:
+    """The row of one head that an n-gram reads."""
 
-    tokens: list[str]  # their texts
-    count: int  # times in the training side, of the last tokens: as many as the longest n-gram has
+    row: int  # in the layer's table
+    norm: float
+    reads: int | None  # training steps that read it; None where no training kept that
+    sharers: Sharers | None  # None without counts
 
 
 @dataclass(frozen=True, slots=True)
-class NgramView:
-    """The n-grams that end at a phrase's last token, one per order; look-back before the phrase reads the pad."""
+class Agreement:
+    """How far an order's heads stand for one n-gram.
 
-    tokens: list[str]
-    texts: list[str]
-    keys: list[str]
-    token_ids: list[int]
-    canonical_ids: list[int]
-    ngrams: dict[int, tuple[list[str], int | None]]  # order → canonical keys, times in the training side (None: none is kept)
-    layers: dict[int, dict[int, list[tuple[int, float]]]]  # layer → order → (row, its norm) per head
-    written_otherwise: Longer | None
-    after_a_space: Inside | None
+    Each head has a table and columns of the projection of its own, so a cosine of their vectors would compare nothing. What they
+    can agree on is whose row it is: in a corpus, the n-gram that a row's reads come from mostly is the one that its training
+    mostly served. A head that is `heaviest` for this n-gram has learnt it, others have learnt what collides with it.
+    """
+
+    heads: int
+    heaviest_in: int  # heads of whose row no other n-gram of the corpus is a more frequent reader
+    alone_in: int  # heads of whose row no other n-gram of the corpus is a reader
+    mean_share_percent: float  # of the row's reads in the corpus, those that are this n-gram's; mean over heads
+    least_share_percent: float  # the same of the head where it is least
+
+    @classmethod
+    def of(cls, heads: Sequence[Sharers]) -> "Agreement | None":
+        """None for an n-gram that the corpus does not have: no row is its own."""
+        if not heads[0].own_count:
+            return None
+        shares = [head.share_percent or 0.0 for head in heads]
+        return cls(
+            len(heads),
+            sum(head.own_count >= head.largest_count for head in heads),
+            sum(head.others == 0 for head in heads),
+            sum(shares) / len(shares),
+            min(shares),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    """The n-gram of one order in one layer."""
+
+    ids: tuple[int, ...]  # canonical, in reading order; the pad where look-back is blocked
+    ngram: tuple[str, ...]  # what they stand for
+    corpus_count: int | None  # times in the counted corpus; None without counts
+    training_count: int | None  # times in the training side of the run's corpus; None without its text
+    heads: tuple[Head, ...]
+    agreement: Agreement | None
+    lens: "Lens | None" = None  # None where no model was asked
+    gates: "GateQuartiles | None" = None  # over its occurrences in the training side; None where that has none
+
+    @property
+    def rows(self) -> list[int]:
+        """Of the layer's table, one per head."""
+        return [head.row for head in self.heads]
 
     def to_json(self) -> dict[str, Any]:
+        sharers = [head.sharers for head in self.heads if head.sharers]
+        reads = [head.reads for head in self.heads if head.reads is not None]
         return {
-            "tokens": self.tokens,
-            "token_ids": self.token_ids,
-            "canonical_ids": self.canonical_ids,
-            "written_otherwise": asdict(self.written_otherwise) if self.written_otherwise else None,
-            "after_a_space": asdict(self.after_a_space) if self.after_a_space else None,
-            "layers": {
-                layer: {
-                    "orders": {
-                        order: {
-                            "ngram": self.ngrams[order][0],
-                            "corpus_count": self.ngrams[order][1],
-                            "rows": [row for row, _ in reads],
-                            "row_norms": [norm for _, norm in reads],
-                        }
-                        for order, reads in orders.items()
-                    }
-                }
-                for layer, orders in self.layers.items()
-            },
+            "ngram": list(self.ngram),
+            "corpus_count": self.corpus_count,
+            "training_count": self.training_count,
+            "rows": self.rows,
+            "row_norms": [finite(head.norm) for head in self.heads],
+            "row_reads": reads or None,
+            "sharers": [list(found.heaviest) for found in sharers] or None,
+            "sharer_counts": [found.others for found in sharers] or None,
+            "share_percent": [found.share_percent for found in sharers] or None,
+            "agreement": asdict(self.agreement) if self.agreement else None,
+            "lens": self.lens.to_json() if self.lens else None,
+            "gate_quartiles": self.gates.to_json() if self.gates else None,
         }
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingSide:
-    """The text that a run was trained on, as tokens to count in."""
+class LayerView:
+    """What a position reads from a layer."""
 
-    vocab: CanonicalVocab
-    token_ids: NDArray[np.int32]  # (tokens,) mapped
-    canonical_ids: NDArray[np.int32]  # (tokens,)
+    orders: Mapping[int, OrderView]
+    lens: "Lens | None" = None  # of all orders' vectors together
 
-    @classmethod
-    def of(cls, run: Run, vocab: CanonicalVocab) -> "TrainingSide | None":
-        """None for a run that keeps no text: its tables were imported."""
-        if not run.train_folder.exists():
-            return None
-        token_ids = Tokens.open(run.train_folder / "tokens").ids("train")
-        return cls(vocab, token_ids, vocab.mapping[token_ids])
-
-    def following(self, ngram: list[int]) -> NDArray[np.int64]:
-        """The places right after every occurrence of an n-gram of canonical ids; the last may be the stream's end."""
-        stream = self.canonical_ids
-        places = np.flatnonzero(stream[: max(0, len(stream) - len(ngram) + 1)] == ngram[0])
-        for distance, canonical_id in enumerate(ngram[1:], 1):
-            places = places[stream[places + distance] == canonical_id]
-        return places + len(ngram)
-
-    def longer(self, before: list[int], last: int, own: int) -> Longer | None:
-        """The longer token that stands after `before` more often than the `own` times of the token `last`, if one does."""
-        places = self.following(before)
-        counts = np.bincount(self.token_ids[places[places < len(self.token_ids)]])
-        text = self.vocab.texts[last]
-        tokens = [i for i in np.flatnonzero(counts > own).tolist() if self.vocab.texts[i].startswith(text) and i != last]
-        found = max(tokens, key=lambda i: int(counts[i]), default=None)
-        return None if found is None else Longer(self.vocab.texts[found], int(counts[found]))
-
-    def inside(self, tokenizer: "Tokenizer", text: str, canonical: list[int], longest: int) -> Inside | None:
-        """How the text is tokenised after a space, where that gives other ids, and more frequent ones."""
-        ids = tokenizer.encode(" " + text, add_special_tokens=False).ids
-        found = [self.vocab.canonical_of(i) for i in ids]
-        if found[-len(canonical) :] == canonical:
-            return None
-        own, count = (len(self.following(ngram[-longest:])) for ngram in (canonical, found))
-        return Inside([self.vocab.texts[i] for i in ids], count) if count > own else None
+    def to_json(self) -> dict[str, Any]:
+        orders = {order: view.to_json() for order, view in self.orders.items()}
+        return {"orders": orders, "lens": self.lens.to_json() if self.lens else None}
 
 
-def view_ngram(run: Run, text: str) -> NgramView:
-    """Raises EngramError for a run without tables, UsageError for a text without tokens."""
-    with run.reading():
-        return _view(run, text)
+@dataclass(frozen=True, slots=True)
+class NgramView:
+    """The n-grams that end at a text's last token, one per order; look-back before the text reads the pad.
+
+    `positions` has the same of every token, each as if the text ended there, where that was asked for.
+    """
+
+    tokens: tuple[str, ...]  # the tokenizer's names
+    texts: tuple[str, ...]
+    keys: tuple[str, ...]  # of the canonical ids
+    token_ids: tuple[int, ...]
+    canonical_ids: tuple[int, ...]
+    layers: Mapping[int, LayerView]
+    written_otherwise: Longer | None = None
+    after_a_space: Inside | None = None
+    positions: tuple["NgramView", ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        content = {
+            "tokens": list(self.tokens),
+            "token_ids": list(self.token_ids),
+            "canonical_ids": list(self.canonical_ids),
+            "written_otherwise": asdict(self.written_otherwise) if self.written_otherwise else None,
+            "after_a_space": asdict(self.after_a_space) if self.after_a_space else None,
+            "layers": {layer: view.to_json() for layer, view in self.layers.items()},
+        }
+        return content | ({"positions": [view.to_json() for view in self.positions]} if self.positions else {})
 
 
-def _view(run: Run, text: str) -> NgramView:
-    tokenizer, vocab = run.tokenizer(), run.vocab()
-    run.require_memory()
-    run.require(run.tables_path, "train")
-    store = TableStore.open(run.tables_path)
-    store.check_vocab(vocab.fingerprint)
-    encoding = tokenizer.encode(text, add_special_tokens=False)
+def view_ngram(subject: Subject, text: str, every_token: bool = False) -> NgramView:
+    """Raises UsageError for a text without tokens, and for a store whose tokenizer is not known."""
+    words = subject.addressed
+    encoding = words.tokenizer.encode(text, add_special_tokens=False)
     if not encoding.ids:
         raise UsageError("the text is empty; an n-gram needs at least one token", hint="name a phrase")
-    spec = store.spec
+    vocab = words.vocab
     canonical = [vocab.canonical_of(i) for i in encoding.ids]
-    slots = reference.slots(spec, canonical, len(canonical) - 1)
-    ngrams = {order: slots[order - 1 :: -1] for order in spec.orders}
-    side = TrainingSide.of(run, vocab)
-    counts = {order: len(side.following(ids)) if side else None for order, ids in ngrams.items()}
-    longest = min(spec.max_order, len(canonical))
-    before, own = canonical[-longest:-1], counts.get(longest)
-    return NgramView(
-        tokens=encoding.tokens,
-        texts=[vocab.texts[i] for i in encoding.ids],
-        keys=[vocab.keys[i] for i in canonical],
-        token_ids=encoding.ids,
-        canonical_ids=canonical,
-        ngrams={order: ([vocab.keys[i] for i in ids], counts[order]) for order, ids in ngrams.items()},
-        layers={layer: _reads(store, layer, canonical) for layer in spec.layers},
-        written_otherwise=side.longer(before, encoding.ids[-1], own) if side and before and own is not None else None,
-        after_a_space=side.inside(tokenizer, text, canonical, spec.max_order) if side else None,
+    ends = range(1 if every_token else len(canonical), len(canonical) + 1)
+    addresses = [_Address.of(subject, canonical[:end]) for end in ends]
+    asked = {layer: [row for a in addresses for row in a.rows[layer]] for layer in subject.spec.layers}
+    readers = subject.readers(asked)
+    whole = NgramView(
+        tokens=tuple(encoding.tokens),
+        texts=tuple(vocab.texts[i] for i in encoding.ids),
+        keys=tuple(vocab.keys[i] for i in canonical),
+        token_ids=tuple(encoding.ids),
+        canonical_ids=tuple(canonical),
+        layers={},
     )
+    views = [_cut(whole, end, a.layers(subject, readers)) for end, a in zip(ends, addresses, strict=True)]
+    return replace(_with_notes(subject, text, views[-1]), positions=tuple(views) if every_token else ())
 
 
-def _reads(store: TableStore, layer: int, canonical: list[int]) -> dict[int, list[tuple[int, float]]]:
-    """By order, the rows that the last id reads, one per head, each with its vector's norm."""
-    spec = store.spec
-    rows = reference.rows(spec, layer, canonical[-spec.max_order :])[-1]
-    plain = store.encoding.name == "float32"  # numbers that lie there as they are, and need no kernel
-    vectors = store.layer(layer)[rows] if plain else store.table(layer).gather(np.array(rows))
-    reads = list(zip(rows, np.linalg.norm(vectors, axis=1).tolist(), strict=True))
-    return {order: reads[i * spec.heads : (i + 1) * spec.heads] for i, order in enumerate(spec.orders)}
+def _cut(view: NgramView, end: int, layers: Mapping[int, LayerView]) -> NgramView:
+    """The view of the first tokens."""
+    names = ("tokens", "texts", "keys", "token_ids", "canonical_ids")
+    return replace(view, layers=layers, **{name: getattr(view, name)[:end] for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """What the last of some canonical ids reads."""
+
+    ngrams: Mapping[int, tuple[int, ...]]  # by order, as the spec reads them
+    rows: Mapping[int, list[int]]  # by layer, one per column
+
+    @classmethod
+    def of(cls, subject: Subject, canonical: Sequence[int]) -> "_Address":
+        spec = subject.spec
+        seen = list(canonical)[-spec.max_order :]
+        slots = reference.slots(spec, seen, len(seen) - 1)
+        ngrams = {order: tuple(slots[order - 1 :: -1]) for order in spec.orders}
+        return cls(ngrams, {layer: reference.rows(spec, layer, seen)[-1] for layer in spec.layers})
+
+    def layers(self, subject: Subject, readers: Readers | None) -> dict[int, LayerView]:
+        training = subject.training
+        counts = {order: len(training.following(list(ids))) if training else None for order, ids in self.ngrams.items()}
+        return {
+            layer: LayerView({order: self._order(subject, layer, order, readers, counts[order]) for order in self.ngrams})
+            for layer in self.rows
+        }
+
+    def _order(
+        self, subject: Subject, layer: int, order: int, readers: Readers | None, training_count: int | None
+    ) -> OrderView:
+        ids, first = self.ngrams[order], (order - 2) * subject.spec.heads
+        rows = self.rows[layer][first : first + subject.spec.heads]
+        norms = norms_of(subject.vectors(layer, rows)).tolist()
+        reads = subject.reads.of_rows(layer, rows) if subject.reads else [None] * len(rows)
+        sharers = [Sharers.of(subject, ids, readers[layer][row]) for row in rows] if readers else []
+        return OrderView(
+            ids=ids,
+            ngram=tuple(subject.keys(ids)),
+            corpus_count=sharers[0].own_count if sharers else None,
+            training_count=training_count,
+            heads=tuple(map(Head, rows, norms, reads, sharers or [None] * len(rows))),
+            agreement=Agreement.of(sharers) if sharers else None,
+        )
+
+
+def _with_notes(subject: Subject, text: str, view: NgramView) -> NgramView:
+    """With what running text has instead of the phrase, where that is more frequent."""
+    side, canonical, longest = subject.training, list(view.canonical_ids), subject.spec.max_order
+    if side is None:
+        return view
+    before = canonical[-min(longest, len(canonical)) : -1]
+    own = next(iter(view.layers.values())).orders[len(before) + 1].training_count if before else None
+    longer = side.longer(before, view.token_ids[-1], own) if own is not None else None
+    return replace(
+        view,
+        written_otherwise=longer,
+        after_a_space=side.inside(subject.addressed.tokenizer, text, canonical, longest),
+    )

@@ -1,0 +1,68 @@
+"""What a page shows: documents of a text, a row or a phrase, with all that the views of this room say of them.
+
+They have the keys of `engram inspect text`, `row` and `ngram`; a text's document also has `positions`, each token as the end of
+a phrase, so that a page needs nothing else to show what a token reads.
+"""
+
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any
+
+from hashing.base.errors import UsageError
+from runtime.inspect import ngram_model, row_model
+from runtime.inspect.ngram import view_ngram
+from runtime.inspect.occurrences import ROW_SAMPLED
+from runtime.inspect.row import view_rows
+from runtime.inspect.subject import Subject
+from runtime.inspect.text import view_text
+from runtime.run import Run
+from runtime.tokens import Tokens
+from runtime.trained_run import TrainedRun
+
+MOST_TOKENS = 512  # of a text on a page, whose every token is looked at
+SAMPLED = 24  # occurrences of each n-gram whose gates are read: a page has many n-grams
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A run opened for looking at. One thread at a time looks, since a model is watched by one caller."""
+
+    name: str
+    trained: TrainedRun
+    subject: Subject
+    tokens: Tokens | None  # None for a run without its training text
+    turn: Lock
+
+    @classmethod
+    def open(cls, run: Run, trained: TrainedRun) -> "Content":
+        """The tables are those of the trained model. Raises EngramError, as Subject does, for a run that has none."""
+        folder, subject = run.train_folder / "tokens", Subject.of_run(run)
+        if trained.store is not None and trained.store.step != subject.store.step:  # the best checkpoint is not the newest
+            subject = replace(subject, store=trained.store, tables=trained.tables, reads=None)
+        tokens = Tokens.open(folder) if folder.exists() else None
+        return cls(run.folder.resolve().name, trained, subject, tokens, Lock())
+
+    def text(self, text: str) -> dict[str, Any]:
+        """Raises UsageError for a text without tokens or with too many."""
+        with self.turn:
+            seen = view_text(self.trained, text)
+            if (found := len(seen.tokens)) > MOST_TOKENS:
+                raise UsageError(
+                    f"the text has {found:,} tokens, more than the {MOST_TOKENS} of a page", hint="name a part of it"
+                )
+            phrase = view_ngram(self.subject, text, every_token=True)
+            told = ngram_model.with_model(phrase, self.trained, self.tokens, SAMPLED).to_json()
+        positions = [{"layers": position["layers"]} for position in told["positions"]]
+        notes = [note.removeprefix("note: ") for note in self.subject.notes]
+        return {"run": self.name, "text": text, **seen.to_json(), "positions": positions, "notes": notes}
+
+    def ngram(self, text: str) -> dict[str, Any]:
+        """Raises UsageError for a text without tokens."""
+        with self.turn:
+            return ngram_model.with_model(view_ngram(self.subject, text), self.trained, self.tokens).to_json()
+
+    def rows(self, rows: list[tuple[int, int]], sampled: int = ROW_SAMPLED) -> dict[str, dict[str, Any]]:
+        """Rows, given as (layer, row), by "layer/row". Raises UsageError for one that there is not."""
+        with self.turn:
+            found = row_model.with_model(view_rows(self.subject, rows), self.trained, self.tokens, sampled)
+        return {f"{view.layer}/{view.row}": view.to_json() for view in found}

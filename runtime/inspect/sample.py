@@ -1,0 +1,93 @@
+"""Sample: which rows of a head are looked at, and those rows piece by piece in bounded memory.
+
+A small head is looked at whole. Of a large one some stretches are, at even distances: rows are hashed, so neighbours in number
+have nothing in common and a stretch is as good a sample as scattered rows, for a hundredth of the reads from a drive. The choice
+depends on nothing but the head's size, so the same store gives the same figures.
+"""
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashing.ngrams.sharers import Column
+from table.encodings.encoding import Records
+from table.store.gather import Table
+from table.store.store import TableStore
+
+WHOLE_ROWS = 1 << 17  # of a head, up to which all are looked at
+STRETCHES = 64
+STRETCH_ROWS = 512
+PIECE_BYTES = 16 << 20  # of vectors
+MAPPED_BYTES = 256 << 20  # of a table that may be in this process's memory before it is let go
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows in succession."""
+
+    first: int  # in the layer's table
+    rows: int
+    records: Records | None  # (rows, row_bytes), mapped; None where the shard is absent: zeros
+
+    def vectors(self, table: Table) -> NDArray[np.float32]:
+        """(rows, head_dim)"""
+        if self.records is None:
+            return np.zeros((self.rows, table.head_dim), np.float32)
+        if table.encoding.name == "float32":
+            plain: NDArray[np.float32] = self.records.view("<f4")
+            return plain
+        return table.encoding.decoded(self.records, table.head_dim, table.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows of a head, as stretches."""
+
+    column: Column
+    stretches: tuple[tuple[int, int], ...]  # first row in the layer's table, and how many
+
+    @classmethod
+    def of(cls, column: Column, full: bool = False) -> "Sample":
+        """All rows of the head where it has few, or all are asked for."""
+        if full or column.rows <= WHOLE_ROWS:
+            return cls(column, ((column.first, column.rows),))
+        starts = np.linspace(0, column.rows - STRETCH_ROWS, STRETCHES).astype(int).tolist()
+        return cls(column, tuple((column.first + start, STRETCH_ROWS) for start in starts))
+
+    @property
+    def rows(self) -> int:
+        return sum(count for _, count in self.stretches)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.rows == self.column.rows
+
+    def pieces(self, store: TableStore, layer: int, table: Table) -> Iterator[Piece]:
+        """The rows, in order; what was looked at is let go of from time to time, so that a large table need not fit memory."""
+        cut, mapped = store.manifest.layers[layer], 0
+        most = max(1, PIECE_BYTES // (4 * table.head_dim))
+        for first, count in self.stretches:
+            row, end = first, first + count
+            while row < end:
+                shard, inside = divmod(row, cut.shard_rows)
+                last = min(end, row + most, row - inside + cut.shard_rows)
+                yield Piece(row, last - row, table.records[row:last] if shard in cut.shards else None)
+                mapped += (last - row) * store.row_bytes
+                if mapped > MAPPED_BYTES:
+                    table.advise(mmap.MADV_DONTNEED)
+                    mapped = 0
+                row = last
+
+
+def norms_of(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(rows,) L2 norms, of numbers up to the largest of float32."""
+    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+
+
+def finite(value: float) -> float | None:
+    """The number, or None, as JSON can have it."""
+    return value if isfinite(value) else None
