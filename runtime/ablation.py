@@ -67,9 +67,9 @@ def _without_columns(spec: HashSpec, columns: Sequence[int]) -> Ablation:
             found = vectors(layer)
             if found is None:
                 return None
-            left_out = found.unflatten(-1, (spec.columns, -1)).clone()  # (B, T, columns, head_dim)
-            left_out[..., list(columns), :] = 0
-            return left_out.flatten(-2)
+            left_out = found.clone()
+            left_out.view(*found.shape[:-1], spec.columns, -1)[..., list(columns), :] = 0
+            return left_out
 
         return zeroed
 

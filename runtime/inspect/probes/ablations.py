@@ -107,13 +107,12 @@ def probe_ablations(
     trained: TrainedRun,
     windows: Side | Texts,
     frequency: Frequency | None,
-    only: Sequence[str] = (),
+    variants: Mapping[str, Variant],
     advance: Callable[[int], None] = lambda _: None,
 ) -> AblationView:
-    """`advance` hears of every block of windows."""
+    """`variants` are those of `ablated_variants`, the model as it is first; `advance` hears of every block of windows."""
     assert trained.store is not None
-    variants, precision = ablated_variants(trained, only), trained.config.precision
-    lookup = trained.lookup("disk")
+    lookup, precision = trained.lookup("disk"), trained.config.precision
     judged = evaluate(trained.model, precision, lookup, windows, variants, list(variants), advance)
     positions = Positions.of(windows, trained.vocab, trained.store.spec.max_order)
     nats = {name: found.astype(np.float64) for name, found in judged.token_nats.items()}

@@ -36,13 +36,13 @@ def mean_intervals(
     numbers, which = np.unique(documents, return_inverse=True)
     cells, size = which * count + parts, len(numbers) * count
     tokens = np.bincount(cells, minlength=size).reshape(-1, count)  # (G, P)
-    sums = np.stack([np.bincount(cells, row, size).reshape(-1, count) for row in values], 1)  # (G, V, P)
+    sums: NDArray[np.float64] = np.stack([np.bincount(cells, row, size).reshape(-1, count) for row in values], 1)  # (G, V, P)
     bounds = _ratio_bounds(sums, tokens)
     enough = np.count_nonzero(tokens, 0) > 1
     return [[(float(low), float(high)) if enough[p] else None for p, (low, high) in enumerate(row)] for row in bounds]
 
 
-def _ratio_bounds(sums: NDArray[np.float64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+def _ratio_bounds(sums: NDArray[np.float64], tokens: NDArray[np.intp]) -> NDArray[np.float64]:
     """(V, P, 2) Where the middle draws of Σ sums (G, V, P) / Σ tokens (G, P) over documents begin and end."""
     documents, rows, parts = sums.shape
     drawn = np.empty((RESAMPLES, rows, parts))

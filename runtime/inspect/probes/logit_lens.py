@@ -83,8 +83,8 @@ def _view(documents: NDArray[np.int64], nats: NDArray[np.float64]) -> LensView:
     everything = np.zeros(len(documents), np.int64)
     intervals = mean_intervals(documents, three.reshape(-1, three.shape[-1]), everything, 1)
     states = []
-    for number, means in enumerate(three.mean(-1).tolist()):
+    for number, (own, suppressed, difference) in enumerate(three.mean(-1).tolist()):
         name = f"block {number - 1}" if number else EMBEDDING
-        figures = zip(means, (found[0] for found in intervals[3 * number : 3 * number + 3]), strict=True)
-        states.append(DepthView(name, *(cell for figure in figures for cell in figure)))
+        of_own, of_suppressed, of_difference = (found[0] for found in intervals[3 * number : 3 * number + 3])
+        states.append(DepthView(name, own, of_own, suppressed, of_suppressed, difference, of_difference))
     return LensView(len(documents), len(np.unique(documents)), tuple(states))

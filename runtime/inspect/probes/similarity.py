@@ -6,12 +6,12 @@ matrices K and L of n states, their diagonals zeroed, the unbiased HSIC (Song et
     HSIC(K, L) = [tr(K L) + 1ᵀK1 · 1ᵀL1 / ((n−1)(n−2)) − 2/(n−2) · 1ᵀK L 1] / (n (n−3))
 
 and CKA = Σ HSIC(K, L) / sqrt(Σ HSIC(K, K) · Σ HSIC(L, L)), the sums being over mini-batches, before the ratio (Nguyen et al.
-2020). It is 1 for states that are a rotation and a scale of each other, about 0 for unrelated ones, and can fall a little below.
+2020). It is 1 for states that are a rotation and a scale of each other, about 0 for unrelated ones, and can fall a bit below.
 Positions are put in an order that was drawn before they are cut into batches, so that a batch is not of one document.
 
-Soft alignment: a_j = Σ_i S_ij · i / Σ_i S_ij over the five most similar blocks i, says where block j of the first model lies among
-the blocks of the second (paper, section 6.1). That of a model with itself is not j: near either end the five lie on one side. So
-the curve is given less its *null*, the same curve for two models that differ in nothing that is asked about.
+Soft alignment, a_j = Σ_i S_ij · i / Σ_i S_ij over the five most similar blocks i, says where block j of the first model lies
+among the blocks of the second (paper, section 6.1). That of a model with itself is not j: near either end the five lie on one
+side. So the curve is given less its *null*, the same curve for two models that differ in nothing that is asked about.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -157,7 +157,8 @@ def word_ends(block: Block, classes: TokenClasses) -> NDArray[np.bool_]:
     """(B, T) Whether a judged position holds the last token of a word or number."""
     found = classes.of(np.concatenate([block.inputs, block.targets[:, -1:]], 1))
     in_word = np.isin(found[:, :-1], (START, INSIDE, NUMBER))
-    return in_word & (found[:, 1:] != INSIDE) & (block.documents != CONTEXT)
+    ends: NDArray[np.bool_] = in_word & (found[:, 1:] != INSIDE) & (block.documents != CONTEXT)
+    return ends
 
 
 def cka(first: Tensor, second: Tensor, batch: int = BATCH) -> NDArray[np.float64]:
@@ -173,7 +174,7 @@ def cka(first: Tensor, second: Tensor, batch: int = BATCH) -> NDArray[np.float64
 
 def _grams(states: Tensor, batch: int) -> Iterator[Tensor]:
     """(blocks, n, n) Gram matrices of each whole batch, in float64, their diagonals zeroed."""
-    for piece in states[:, : states.shape[1] // batch * batch].split(batch, 1):
+    for piece in states[:, : states.shape[1] // batch * batch].split(batch, 1):  # type: ignore[no-untyped-call]
         wide = piece.double()
         gram = wide @ wide.transpose(1, 2)
         gram.diagonal(dim1=1, dim2=2).zero_()
@@ -194,4 +195,5 @@ def alignment(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
     weights = np.maximum(similarity, 0)
     order = np.argsort(-weights, axis=0)[:MOST_SIMILAR]
     nearest = np.take_along_axis(weights, order, 0)
-    return np.divide((nearest * order).sum(0), nearest.sum(0))
+    centre: NDArray[np.float64] = (nearest * order).sum(0) / nearest.sum(0)
+    return centre

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +39,13 @@ def by_place(places: NDArray[np.int64], title: str) -> Split:
 
 
 def by_count(counts: NDArray[np.int64], title: str) -> Split:
-    """Parts by how often n-grams occur: those of which that is not known (below 0), never, and up to BINS quantiles of the rest.
+    """Parts by how often n-grams occur: not known (below 0), never, and up to BINS quantiles of the others.
 
     A count is in one part only, so where many are alike there are fewer parts, and they are not of one size.
     """
     edges = _edges(counts[counts > 0])
     lows = [1, *(edge + 1 for edge in edges[:-1])]
-    names = [f"{low:,}" if low == high else f"{low:,} – {high:,}" for low, high in zip(lows, edges, strict=True)]
+    names = [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high in zip(lows, edges, strict=True)]
     parts = np.where(counts > 0, 2 + np.searchsorted(edges, counts), np.where(counts == 0, 1, 0))
     return Split(title, (ACROSS, NEVER, *names), parts)
 
@@ -54,12 +55,12 @@ def by_size(values: NDArray[np.floating], title: str) -> Split:
     edges = _edges(values)
     parts = np.searchsorted(edges, values)
     lows = [values[parts == part].min() for part in range(len(edges))]
-    names = tuple(f"{low:.3g} – {high:.3g}" for low, high in zip(lows, edges, strict=True))
+    names = tuple(f"{low:.3g} to {high:.3g}" for low, high in zip(lows, edges, strict=True))
     return Split(title, names, parts)
 
 
-def _edges(values: NDArray[np.generic]) -> Sequence[float]:
+def _edges(values: NDArray[Any]) -> Sequence[Any]:
     """The largest value of each quantile, ascending, each once; none of no values."""
-    if not len(values):
-        return []
-    return np.unique(np.quantile(values, np.arange(1, BINS + 1) / BINS, method="inverted_cdf")).tolist()  # type: ignore[no-any-return]
+    ordered = np.sort(values)
+    lasts = np.ceil(np.arange(1, BINS + 1) * len(values) / BINS).astype(int) - 1
+    return np.unique(ordered[lasts]).tolist() if len(values) else []

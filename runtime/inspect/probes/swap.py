@@ -73,7 +73,9 @@ def probe_swap(trained: TrainedRun, phrase: Sequence[int], other: Sequence[int],
     before, gates_before = _prediction(trained, phrase, own)
     after, gates_after = _prediction(trained, phrase, _last_replaced(own, others, swapped))
     itself, _ = _prediction(trained, other, others)
-    likeliest = sorted({*before.topk(min(TOP, len(before))).indices.tolist(), *after.topk(min(TOP, len(after))).indices.tolist()})
+    likeliest = sorted(
+        {*before.topk(min(TOP, len(before))).indices.tolist(), *after.topk(min(TOP, len(after))).indices.tolist()}
+    )
     changes = [Change(texts[i], i, *(float(logprobs[i].exp()) for logprobs in (before, after, itself))) for i in likeliest]
     changes.sort(key=lambda change: -abs(change.probability_after - change.probability_before))
     return SwapView(

@@ -1,9 +1,9 @@
 """Token classes: what kind of text a token stands for, and where in a word it stands.
 
 A token's kind is that of the first character of its text that is no white space: a letter, a mark or a low line is of a word, a
-digit of a number, and what is left is punctuation. A word's token is *inside* the word where its text begins without white space and the
-text before it ends in a letter, a mark, a digit or a low line; otherwise it starts one. So `name` starts a word after `self.`
-and is inside one after `_file`. Each token is of exactly one class.
+digit of a number, and what is left is punctuation. A word's token is *inside* the word where its text begins without white
+space and the text before it ends in a letter, a mark, a digit or a low line; otherwise it starts one. So `name` starts a word
+after `self.` and is inside one after `_file`. Each token is of exactly one class.
 """
 
 import unicodedata
@@ -43,12 +43,14 @@ class TokenClasses:
     @classmethod
     def of_vocab(cls, vocab: CanonicalVocab) -> "TokenClasses":
         """Decoded alone, a SentencePiece token loses the space that its name begins with; here it has it."""
-        texts = [f" {text}" if name.startswith(SPACE_MARK) else text for name, text in zip(vocab.tokens, vocab.texts, strict=True)]
+        texts = [
+            f" {text}" if name.startswith(SPACE_MARK) else text for name, text in zip(vocab.tokens, vocab.texts, strict=True)
+        ]
         return cls(texts, frozenset({vocab.eos_token_id, vocab.pad_token_id} - {None}))
 
     def of(self, token_ids: NDArray[np.integer]) -> NDArray[np.int64]:
         """(B, T) The class of each token of sequences, as an index into CLASSES; before a sequence stands no word."""
-        classes = self._kinds[token_ids].copy()
+        classes: NDArray[np.int64] = self._kinds[token_ids].copy()
         inside = self._joins[token_ids]
         inside[:, 1:] &= self._ends_in_word[token_ids[:, :-1]]
         inside[:, 0] = False
@@ -64,7 +66,8 @@ def positions_in_words(classes: NDArray[np.integer]) -> NDArray[np.int64]:
     places = np.broadcast_to(np.arange(classes.shape[1]), classes.shape)
     last_start = np.maximum.accumulate(np.where(classes == INSIDE, 0, places), axis=1)
     positions = np.minimum(places - last_start, len(POSITIONS) - 2)
-    return np.where((classes == START) | (classes == INSIDE), positions, len(POSITIONS) - 1)
+    places_in_words: NDArray[np.int64] = np.where(np.isin(classes, (START, INSIDE)), positions, len(POSITIONS) - 1)
+    return places_in_words
 
 
 def _kind(text: str) -> int:
