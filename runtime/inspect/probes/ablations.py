@@ -87,15 +87,17 @@ def ablated_variants(trained: TrainedRun, only: Sequence[str] = ()) -> dict[str,
     assert trained.store is not None, "commands refuse a run without memory"
     spec, memory = trained.store.spec, trained.config.model.memory
     assert memory is not None
+    parts: dict[str, Variant] = {**named_ablations(spec), **{name: gate_held(value) for name, value in GATES.items()}}
+    if memory.conv:
+        parts[NO_CONVOLUTION] = without_convolution()
+    names = [SUPPRESSED, MEAN_ROW, *parts]
+    for name in only:
+        if not any(_wanted(variant, [name]) for variant in names):
+            raise UsageError(f"there is no ablation {name!r}", hint=f"this run has {', '.join(names)}")
     found: dict[str, Variant] = {SUPPRESSED: suppressed}
     if _wanted(MEAN_ROW, only):  # a pass over the tables
         found[MEAN_ROW] = in_place_of_rows(mean_rows(trained.tables, spec))
-    found |= named_ablations(spec) | {name: gate_held(value) for name, value in GATES.items()}
-    if memory.conv:
-        found[NO_CONVOLUTION] = without_convolution()
-    for name in only:
-        if not any(_wanted(variant, [name]) for variant in found):
-            raise UsageError(f"there is no ablation {name!r}", hint=f"this run has {', '.join(found)}")
+    found |= parts
     return {WITH_MEMORY: intact, **{name: variant for name, variant in found.items() if _wanted(name, only)}}
 
 

@@ -44,7 +44,7 @@ def by_count(counts: NDArray[np.int64], title: str) -> Split:
     A count is in one part only, so where many are alike there are fewer parts, and they are not of one size.
     """
     edges = _edges(counts[counts > 0])
-    lows = [1, *(edge + 1 for edge in edges[:-1])]
+    lows = [1, *(edge + 1 for edge in edges[:-1])][: len(edges)]
     names = [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high in zip(lows, edges, strict=True)]
     parts = np.where(counts > 0, 2 + np.searchsorted(edges, counts), np.where(counts == 0, 1, 0))
     return Split(title, (ACROSS, NEVER, *names), parts)
