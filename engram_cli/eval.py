@@ -65,7 +65,8 @@ def evaluate_texts(
     _check(texts or [], tokens, max_tokens)
     source, given, where = Run(run), _given(texts or []), chosen_placement(placement, offload)
     with source.reading():
-        tokenizer, trained = source.tokenizer(), TrainedRun.load(source, default_device(), best)
+        trained = TrainedRun.load(source, default_device(), best)
+        tokenizer = trained.tokenizer
         judged = [JudgedText.encode(name, text, tokenizer) for name, text in given]
         windows = _windows(source, trained, judged, max_tokens)
     compared = variants(trained, without or [])

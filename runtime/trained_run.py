@@ -1,10 +1,11 @@
-"""TrainedRun: a run's model, tables and vocabulary, opened together and known to belong together."""
+"""TrainedRun: a run's model, tables, vocabulary and tokenizer, opened together and known to belong together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from hashing.base.errors import EngramError
 from hashing.vocab import CanonicalVocab
@@ -26,6 +27,7 @@ class TrainedRun:
     store: TableStore | None  # None for a run that was trained without memory
     tables: Mapping[int, Table]  # of each layer, mapped: they stay these when a training replaces the run's
     vocab: CanonicalVocab
+    tokenizer: Tokenizer
 
     @classmethod
     def load(cls, run: Run, device: torch.device, best: bool = False) -> "TrainedRun":
@@ -34,13 +36,13 @@ class TrainedRun:
         Raises EngramError when a part is missing, or the parts are not of one training.
         """
         with run.reading():
-            vocab, config = run.vocab(), run.config()
+            tokenizer, vocab, config = run.tokenizer(), run.vocab(), run.config()
             run.require(run.model_path, "train")
             folder = best_checkpoint(run.train_folder).folder if best else run.folder
             store = _open_store(run, folder / "tables.zarr", vocab) if config.spec else None
             tables = {layer: store.table(layer) for layer in store.spec.layers} if store else {}
             model = _load_model(run, folder / "model.safetensors", config, store, vocab)
-        return cls(config, model.to(device).eval(), store, tables, vocab)
+        return cls(config, model.to(device).eval(), store, tables, vocab, tokenizer)
 
     def lookup(self, placement: PlacementName, store: TableStore | None = None) -> Lookup | None:
         """The way to the vectors of the run's own tables, or of another store of the same spec in their place.

@@ -80,13 +80,13 @@ def sample(windows: int, count: int, key: int = SAMPLE_KEY) -> NDArray[np.int64]
     """(at most `count`,) Numbers below `windows`, ascending: those with the least hashes."""
     if count >= windows:
         return np.arange(windows)
-    return np.sort(np.argpartition(_hashes(windows, key), count)[:count])
+    return np.sort(np.argpartition(hashes(np.arange(windows), key), count)[:count])
 
 
-def _hashes(numbers: int, key: int) -> NDArray[np.uint64]:
-    """(numbers,) The splitmix64 sequence that starts from a key: no two of its values are the same."""
+def hashes(numbers: NDArray[np.int64], key: int = SAMPLE_KEY) -> NDArray[np.uint64]:
+    """Of each number its value in the splitmix64 sequence that starts from a key, where no two are the same."""
     gamma = np.uint64(0x9E3779B97F4A7C15)
-    z = np.uint64(key) + np.arange(1, numbers + 1, dtype=np.uint64) * gamma
+    z = np.uint64(key) + (numbers.astype(np.uint64) + np.uint64(1)) * gamma
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

@@ -3,6 +3,7 @@
 import typer
 
 from engram_cli.inspect.ngram import ngram
+from engram_cli.inspect.text import text
 
 app = typer.Typer(help="Show what the memory holds.", no_args_is_help=True)
 
@@ -13,3 +14,4 @@ def inspect() -> None:
 
 
 app.command("ngram")(ngram)
+app.command("text")(text)

@@ -36,10 +36,9 @@ class Generator:
         is read, for a placement that there is not.
         """
         check_placement(placement)
-        with run.reading():
-            tokenizer, trained = run.tokenizer(), TrainedRun.load(run, default_device(), best)
+        trained = TrainedRun.load(run, default_device(), best)
         lookup = trained.lookup(placement) if memory else None
-        generator = cls(trained.model, tokenizer, lookup, trained.vocab.end_of_text_id)
+        generator = cls(trained.model, trained.tokenizer, lookup, trained.vocab.end_of_text_id)
         choose_threads(lambda: generator.sequence().feed([generator.end_id]))
         return generator
 
