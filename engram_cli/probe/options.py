@@ -93,12 +93,12 @@ def interval(bounds: "Interval | None", form: str = "+.4f") -> str:
     return "–" if bounds is None else f"{bounds[0]:{form}} to {bounds[1]:{form}}"
 
 
-def phrase_tokens(source: "Run", text: str) -> list[int]:
+def phrase_tokens(trained: "TrainedRun", text: str) -> list[int]:
     """The token ids of a phrase. Raises UsageError for one without tokens."""
     from engram_cli.options import checked_text
     from hashing.base.errors import UsageError
 
-    ids: list[int] = source.tokenizer().encode(checked_text(text), add_special_tokens=False).ids
+    ids: list[int] = trained.tokenizer.encode(checked_text(text), add_special_tokens=False).ids
     if not ids:
         raise UsageError("a phrase is empty; it needs at least one token", hint="name two phrases")
     return ids

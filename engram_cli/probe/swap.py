@@ -43,7 +43,7 @@ def swap(
     source.require_memory()
     with source.reading():
         trained = TrainedRun.load(source, default_device())
-        own, others = (phrase_tokens(source, text) for text in (phrase, other))
+    own, others = (phrase_tokens(trained, text) for text in (phrase, other))
     view = probe_swap(trained, own, others, layer or [])
     if plot:
         from engram_cli.probe.plots import plot_swap

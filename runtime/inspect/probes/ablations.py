@@ -30,6 +30,7 @@ from runtime.inspect.probes.bootstrap import LEVEL_PERCENT, RESAMPLES, SEED, Int
 from runtime.inspect.probes.frequency import Frequency
 from runtime.inspect.probes.probed_text import Positions
 from runtime.inspect.probes.splits import Split, by_class, by_count, by_place
+from runtime.inspect.threads import few_threads
 from runtime.trained_run import TrainedRun
 from runtime.windows import Side, Texts
 
@@ -115,7 +116,8 @@ def probe_ablations(
     """`variants` are those of `ablated_variants`, the model as it is first; `advance` hears of every block of windows."""
     assert trained.store is not None
     lookup, precision = trained.lookup("disk"), trained.config.precision
-    judged = evaluate(trained.model, precision, lookup, windows, variants, list(variants), advance)
+    with few_threads(trained.model):
+        judged = evaluate(trained.model, precision, lookup, windows, variants, list(variants), advance)
     positions = Positions.of(windows, trained.vocab, trained.store.spec.max_order)
     nats = {name: found.astype(np.float64) for name, found in judged.token_nats.items()}
     splits = {

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from runtime.inspect.gates import watching_gates
 from runtime.inspect.probes.frequency import Frequency
 from runtime.inspect.probes.probed_text import Positions
 from runtime.inspect.probes.rank_correlation import spearman
 from runtime.inspect.probes.splits import Split, by_class, by_count, by_size
-from runtime.model.points import watching
+from runtime.inspect.threads import few_threads
 from runtime.trained_run import TrainedRun
 from runtime.validation import token_losses
 from runtime.windows import CONTEXT, Side, Texts
@@ -76,22 +76,16 @@ class JudgedGates:
     def of(cls, trained: TrainedRun, windows: Side | Texts, advance: Callable[[int], None]) -> "JudgedGates":
         lookup, model, precision = trained.lookup("disk"), trained.model, trained.config.precision
         assert lookup is not None, "commands refuse a run without memory"
-        names = {f"blocks.{layer}.memory.gate": layer for layer in trained.config.layers}
-        found: dict[int, Tensor] = {}
-
-        def watch(name: str, value: Tensor) -> None:
-            if name in names:
-                found[names[name]] = value.squeeze(-1)  # (B, T, M)
-
         pieces = []
-        for block in windows:
-            judged, vectors = block.documents != CONTEXT, lookup.vectors(block.inputs)
-            with watching(model, watch):
-                own = token_losses(model, block, precision, vectors)
-            suppressed = token_losses(model, block, precision, None)
-            gates = [found[layer].float().cpu().numpy() for layer in trained.config.layers]
-            pieces.append([part[judged] for part in (own, suppressed, *gates)])
-            advance(1)
+        with few_threads(model):
+            for block in windows:
+                judged, vectors = block.documents != CONTEXT, lookup.vectors(block.inputs)
+                with watching_gates(model) as found:
+                    own = token_losses(model, block, precision, vectors)
+                suppressed = token_losses(model, block, precision, None)
+                gates = [found[layer].float().cpu().numpy() for layer in trained.config.layers]
+                pieces.append([part[judged] for part in (own, suppressed, *gates)])
+                advance(1)
         own, suppressed, *gates = (np.concatenate(column) for column in zip(*pieces, strict=True))
         return cls(dict(zip(trained.config.layers, gates, strict=True)), own, suppressed)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from runtime.inspect.probes.block_states import block_states
 from runtime.inspect.probes.bootstrap import Interval, mean_intervals
+from runtime.inspect.threads import few_threads
 from runtime.model.language_model import LOSS_LOGITS, LOSS_POSITIONS, LanguageModel
 from runtime.trained_run import TrainedRun
 from runtime.windows import CONTEXT, Side, Texts
@@ -52,16 +53,17 @@ def probe_lens(trained: TrainedRun, windows: Side | Texts, advance: Callable[[in
     lookup, model = trained.lookup("disk"), trained.model
     assert lookup is not None, "commands refuse a run without memory"
     documents, pieces = [], []
-    for block in windows:
-        judged = block.documents != CONTEXT
-        ids, chosen = (torch.from_numpy(part).to(model.device) for part in (block.inputs, judged))
-        both = [
-            divergences(model, [state[chosen] for state in block_states(model, ids, vectors)])
-            for vectors in (lookup.vectors(block.inputs), None)
-        ]
-        documents.append(block.documents[judged])
-        pieces.append(np.stack(both))
-        advance(1)
+    with few_threads(model):
+        for block in windows:
+            judged = block.documents != CONTEXT
+            ids, chosen = (torch.from_numpy(part).to(model.device) for part in (block.inputs, judged))
+            both = [
+                divergences(model, [state[chosen] for state in block_states(model, ids, vectors)])
+                for vectors in (lookup.vectors(block.inputs), None)
+            ]
+            documents.append(block.documents[judged])
+            pieces.append(np.stack(both))
+            advance(1)
     return _view(np.concatenate(documents), np.concatenate(pieces, -1).astype(np.float64))
 
 

@@ -71,8 +71,7 @@ def probed_text(run: Run, trained: TrainedRun, corpus: Sequence[Path], budget_to
     length = trained.config.recipe.length
     if not corpus:
         return Side(Tokens.open(run.train_folder / "tokens"), length, budget_tokens)
-    tokenizer = run.tokenizer()
-    texts = [JudgedText.encode(name, text, tokenizer).token_ids for path in corpus for name, text in texts_of(path)]
+    texts = [JudgedText.encode(name, text, trained.tokenizer).token_ids for path in corpus for name, text in texts_of(path)]
     return Texts(_up_to(texts, budget_tokens), length, trained.vocab.end_of_text_id)
 
 

@@ -27,6 +27,7 @@ from hashing.base.errors import EngramError
 from hashing.vocab import CanonicalVocab
 from runtime.inspect.probes.block_states import block_states
 from runtime.inspect.probes.token_classes import INSIDE, NUMBER, START, TokenClasses
+from runtime.inspect.threads import few_threads
 from runtime.lookup import Lookup
 from runtime.model.language_model import LanguageModel
 from runtime.trained_run import TrainedRun
@@ -121,12 +122,13 @@ def probe_similarity(
             hint="name another seed of a model of that depth, or leave --null out",
         )
     as_null = null or (second if len(second.model.blocks) == depth else None)
-    states = _states([first, second, *([null] if null else [])], windows, vocab, advance)
-    of_first, of_second, of_null = states[0], states[1], states[2] if null else states[1]
-    batch = min(BATCH, of_first.shape[1])
-    whole = of_first.shape[1] // batch * batch
-    found = _comparison(of_first, of_second, batch)
-    return SimilarityView(whole, batch, found, _comparison(of_null, of_second, batch) if as_null else None)
+    with few_threads(first.model):
+        states = _states([first, second, *([null] if null else [])], windows, vocab, advance)
+        of_first, of_second, of_null = states[0], states[1], states[2] if null else states[1]
+        batch = min(BATCH, of_first.shape[1])
+        found = _comparison(of_first, of_second, batch)
+        of_its_null = _comparison(of_null, of_second, batch) if as_null else None
+    return SimilarityView(of_first.shape[1] // batch * batch, batch, found, of_its_null)
 
 
 def _comparison(first: Tensor, second: Tensor, batch: int) -> Comparison:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from hashing.base.errors import UsageError
+from runtime.inspect.gates import watching_gates
+from runtime.inspect.threads import few_threads
 from runtime.lookup import Lookup
-from runtime.model.points import watching
 from runtime.trained_run import TrainedRun
 from runtime.vectors import Vectors
 
@@ -107,13 +108,7 @@ def _last_replaced(own: Vectors, others: Vectors, layers: Sequence[int]) -> Vect
 @torch.no_grad()
 def _prediction(trained: TrainedRun, phrase: Sequence[int], vectors: Vectors) -> tuple[Tensor, dict[int, list[float]]]:
     """(vocabulary,) Log-probabilities after a phrase, and each layer's gates at its last token."""
-    gates: dict[str, list[float]] = {}
-
-    def watch(name: str, value: Tensor) -> None:
-        if name.endswith(".memory.gate"):
-            gates[name] = value[0, -1, :, 0].tolist()
-
     ids = torch.tensor([phrase], device=trained.model.device)
-    with watching(trained.model, watch):
+    with few_threads(trained.model), watching_gates(trained.model) as gates:
         logprobs = trained.model.logits(ids, vectors)[0, -1].log_softmax(-1).cpu()
-    return logprobs, {layer: gates[f"blocks.{layer}.memory.gate"] for layer in trained.config.layers}
+    return logprobs, {layer: gate[0, -1].tolist() for layer, gate in gates.items()}
