@@ -165,7 +165,7 @@ def test_runs_that_cannot_be_compared(trained_run: Run, tmp_path: Path, corpus_p
         pass
     call = ("probe", "cka", "--tokens", 256, "--run", trained_run.folder)
     refused(engram(*call, "--with", other.folder), 1, "read text differently: vocabularies .* of 512 tokens and .* of 400")
-    refused(engram(*call, "--with", tmp_path / "none"), 1, "has no vocab.parquet")
+    refused(engram(*call, "--with", tmp_path / "none"), 1, "has no tokenizer.json")
     shape = preset("nano", trained_run.vocab(), "float32", steps=1)
     shape = replace(shape, model=replace(shape.model, blocks=3))
     deeper = trained_as(tmp_path / "deeper", trained_run, corpus_path, shape)

@@ -43,7 +43,9 @@ def test_but_it_can_be_compared_with(memoryless: Run, trained_run: Run) -> None:
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe[0])
 def test_a_run_that_was_not_trained(vocab_run: Run, tmp_path: Path, probe: tuple[str, ...]) -> None:
     refused(engram("probe", *probe, "--run", vocab_run.folder), 1, "has no config.json\nhint: first run: engram train")
-    refused(engram("probe", *probe, "--run", tmp_path / "none"), 1, "has no vocab.parquet\nhint: first run: engram build-vocab")
+    refused(
+        engram("probe", *probe, "--run", tmp_path / "none"), 1, "has no tokenizer.json\nhint: first run: engram build-vocab"
+    )
 
 
 @pytest.mark.parametrize("probe", ON_TEXT, ids=lambda probe: probe[0])
