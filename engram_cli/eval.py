@@ -28,7 +28,7 @@ def evaluate_texts(
     ] = None,
     without: Annotated[
         list[str] | None,
-        typer.Option(help="Also without a layer's memory (layer:1) or an order's n-grams (order:3); repeat for more."),
+        typer.Option(help="Also without a layer's memory (layer:1), an order's n-grams (order:3) or a head (head:3.0)."),
     ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Print each token's log-probability, of a text.")] = False,
     max_tokens: Annotated[
