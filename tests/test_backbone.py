@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hashing.base.errors import EngramError
 from runtime.config import Recipe
+from runtime.inspect.probes.block_states import block_states
 from runtime.model.config import MemoryConfig, ModelConfig
 from runtime.model.experts import MixtureOfExperts
 from runtime.model.language_model import LanguageModel
@@ -245,3 +246,13 @@ def test_a_single_stream_has_no_map_and_adds() -> None:
 def test_shapes_that_do_not_fit_are_refused(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(EngramError, match=message):
         replace(PLAIN, **wrong)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@torch.no_grad()
+def test_the_states_between_blocks_lead_to_the_models_end(form: str) -> None:
+    model, ids = drawn(FORMS[form]).eval(), torch.arange(22).view(2, 11)
+    vectors = vectors_of(FORMS[form], 11)
+    states = block_states(model, ids, lambda _: vectors)
+    assert [state.shape for state in states] == [(2, 11, 16)] * 4
+    assert torch.equal(model.head(model.norm(states[-1])), model.logits(ids, lambda _: vectors))

@@ -41,7 +41,7 @@ class Block(Watched):
             x = x + self._remembered(self.memory, x, vectors, cache)
         x, read = self.attention_site(x, read, lambda h: self.point("attention", self.attention(self.attention_norm(h), cache)))
         x, read = self.ffn_site(x, read, lambda h: self.point("ffn", self.ffn(self.ffn_norm(h))))
-        return self.point("out", x), read
+        return self.point("out", x), None if read is None else self.point("read", read)
 
     @staticmethod
     def _remembered(memory: EngramMemory, x: Tensor, vectors: Tensor, cache: BlockCache | None) -> Tensor:

@@ -16,7 +16,7 @@ from runtime.model.config import ModelConfig
 from runtime.model.experts import MixtureOfExperts
 from runtime.model.feed_forward import FeedForward
 from runtime.model.norm import RMSNorm
-from runtime.model.streams import StreamHead, StreamSite, collapsed
+from runtime.model.streams import StreamHead, StreamSite, collapsed, first_stream
 from runtime.vectors import Vectors
 
 LOSS_POSITIONS = 256  # whose logits are made at a time
@@ -102,13 +102,14 @@ class LanguageModel(nn.Module):
         return self.norm(self.collapse(x, read))  # type: ignore[no-any-return]
 
     def collapse(self, x: Tensor, read: Tensor | None) -> Tensor:
-        """(B, T, D) What the final norm reads of a block's streams; `read` is what the block handed on with them."""
+        """(B, T, D) What the final norm reads of a block's streams; `read` is what the block handed on with them, None before
+        the first.
+        """
         if self.config.streams == 1:
             return x
         if self.stream_head is not None:
             return self.stream_head(x)  # type: ignore[no-any-return]
-        assert read is not None
-        return collapsed(x, read)
+        return collapsed(x, first_stream(x) if read is None else read)
 
     def balance_experts(self, rate: float) -> None:
         """Moves the correction bias of every router after a step of the optimiser."""
