@@ -38,18 +38,18 @@ function number(value, digits = 3) {
 
 const signed = (value, digits = 3) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(digits);
 
-// White space as a person can see it: · for a space, → for a tab, ⏎ before a line's end.
-function seen(text) {
+// White space as a person can see it: · for a space, → for a tab, ⏎ for a line's end, and the new line too where a text is shown.
+function seen(text, isRunning = true) {
   const parts = [];
   for (const part of text.split(/([ \t\n\r])/)) {
     if (part === "") continue;
-    const mark = { " ": "·", "\t": "→\t", "\n": "⏎\n", "\r": "␍" }[part];
+    const mark = { " ": "·", "\t": "→\t", "\n": isRunning ? "⏎\n" : "⏎", "\r": "␍" }[part];
     parts.push(mark ? make("span", { class: "space" }, mark) : part);
   }
   return parts.length ? parts : [make("span", { class: "space" }, "∅")];
 }
 
-const piece = (text) => make("span", { class: "piece" }, seen(text));
+const piece = (text) => make("span", { class: "piece" }, seen(text, false));
 const pieces = (texts) => texts.flatMap((text, i) => (i ? [" ", piece(text)] : [piece(text)]));
 
 function facts(pairs) {
