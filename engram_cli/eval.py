@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,7 +77,7 @@ def evaluate_texts(
     from runtime.trained_run import TrainedRun
 
     reading = {"text_key": text_key, "text_column": text_column, "encoding": encoding}
-    options = {name: value for name, value in reading.items() if value}
+    options: dict[str, Any] = {name: value for name, value in reading.items() if value}
     _check(texts or [], tokens, max_tokens, options)
     source, given, where = Run(run), _given(texts or [], options), chosen_placement(placement, offload)
     with source.reading():
@@ -98,7 +98,7 @@ def evaluate_texts(
         note(f"note: the tokenizer loses characters{where_lost}: bits per byte are too low, as what is lost costs nothing")
 
 
-def _check(texts: Sequence[str], tokens: bool, max_tokens: int | None, options: Mapping[str, str]) -> None:
+def _check(texts: Sequence[str], tokens: bool, max_tokens: int | None, options: Mapping[str, Any]) -> None:
     """Raises UsageError for options that are not of what is judged."""
     from hashing.base.errors import UsageError
 
@@ -108,10 +108,12 @@ def _check(texts: Sequence[str], tokens: bool, max_tokens: int | None, options: 
         raise UsageError("--tokens shows the tokens of a text, but none is given", hint='as in: engram eval "a text" --tokens')
     if options and not texts:
         option = next(iter(options)).replace("_", "-")
-        raise UsageError(f"--{option} is for reading files, but none is given", hint="the validation side has been read already")
+        raise UsageError(
+            f"--{option} is for reading files, but none is given", hint="the validation side has been read already"
+        )
 
 
-def _given(arguments: Sequence[str], options: Mapping[str, str]) -> list[tuple[str, str]]:
+def _given(arguments: Sequence[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The name and the text of each argument, or of each document in it, read with the options of a Corpus.
 
     Notes on stderr what was passed over.

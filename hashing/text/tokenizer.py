@@ -26,7 +26,8 @@ def load_tokenizer(source: str) -> Tokenizer:
         path = path / "tokenizer.json"
     if not path.exists():
         raise EngramError(
-            f"no such file: {path}", hint=f"name a tokenizer.json, a folder holding one, or a hub id such as owner/name; {FROM_TEXT}"
+            f"no such file: {path}",
+            hint=f"name a tokenizer.json, a folder holding one, or a hub id such as owner/name; {FROM_TEXT}",
         )
     return _read_tokenizer(path)
 
