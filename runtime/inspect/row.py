@@ -1,7 +1,7 @@
 """What a row is: whose it is, how large, how often read, and which rows are like it.
 
-The n-grams that read it are found by hashing the counted ones again. It is compared with the rows of its own head, whose numbers
-meet the same columns of the model's projection: all of them, or a sample where they are many (`sample.py`).
+The n-grams that read it are found by hashing the counted ones again. It is compared with the rows of its own head, which meet
+the same columns of the model's projection: all of them, or a sample where they are many (`sample.py`).
 """
 
 from dataclasses import dataclass, field
@@ -168,7 +168,8 @@ def _compared(
     subject: Subject, layer: int, row: int, vector: NDArray[np.float32], sample: Sample, progress: Progress
 ) -> _Comparison:
     norm = float(norms_of(vector[None])[0])
-    comparison = _Comparison(row, vector / norm if norm > 0 else np.full(len(vector), np.nan), norm)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        comparison = _Comparison(row, vector.astype(np.float64) / norm, norm)  # of a row of zeros, no number
     table = subject.tables[layer]
     for piece in sample.pieces(subject.store, layer, table):
         if piece.records is None:
