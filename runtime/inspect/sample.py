@@ -1,8 +1,8 @@
 """Sample: which rows of a head are looked at, and those rows piece by piece in bounded memory.
 
 A small head is looked at whole. Of a large one some stretches are, at even distances: rows are hashed, so neighbours in number
-have nothing in common and a stretch is as good a sample as scattered rows, for a hundredth of the reads from a drive. Which rows
-depends on nothing but the head's size, so the same store gives the same figures.
+have nothing in common and a stretch is as good a sample as scattered rows, for a hundredth of the reads from a drive. Which
+rows depends on nothing but the head's size, so the same store gives the same figures.
 """
 
 import mmap
