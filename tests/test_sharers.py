@@ -72,7 +72,9 @@ def test_readers_are_those_that_brute_force_finds(data: st.DataObject, spec: Has
         expected = by_following(spec, documents)
         for asked in (everything, some):
             found = readers_of(spec, counts, asked)
-            assert {layer: set(of_row) for layer, of_row in found.items()} == {layer: set(rows) for layer, rows in asked.items()}
+            assert {layer: set(of_row) for layer, of_row in found.items()} == {
+                layer: set(rows) for layer, rows in asked.items()
+            }
             for layer, of_row in found.items():
                 for row, known in of_row.items():
                     assert {reader.ids: reader.count for reader in known} == expected.get((layer, row), {})
