@@ -75,6 +75,7 @@ def _write_page(path: Path, run: "Run", trained: "TrainedRun", text: str) -> Non
 def _given(text: str | None, file: Path | None) -> str:
     """The text of the argument or of the file. Raises UsageError where there is none, both, or more than one in the file."""
     from hashing.base.errors import UsageError
+    from hashing.text.corpus import Corpus
     from runtime.judged_text import texts_of
 
     if (text is None) == (file is None):
@@ -84,7 +85,7 @@ def _given(text: str | None, file: Path | None) -> str:
         )
     if file is None:
         return checked_text(text or "")
-    documents = texts_of(file)
+    documents = texts_of(Corpus((file,)))
     _, only = next(documents, ("", ""))
     if next(documents, None) is not None:
         raise UsageError(f"{file} holds several texts, expected one", hint="name a file of plain text")

@@ -6,7 +6,7 @@ is called with the point's full name, such as `blocks.1.memory.gate`; it returns
 the same shape.
 
 Points of a block: `in`, `attention`, `ffn`, `out`, and `read` where streams are joined in a single pass. Points of its memory:
-`e`, `key`, `value`, `score`, `gate`, `conv`, `out`. Its `rows` are known before the model begins, and the `logits` come after it:
+`e`, `key`, `value`, `score`, `gate`, `conv`, `out`. Its `rows` are known before the model begins, and the `logits` come after:
 `runtime/inspect/record.py` adds those two names.
 The names are attributes of the model and not of Python frames, so that they stay when the code around them moves.
 """

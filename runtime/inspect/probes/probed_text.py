@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hashing.vocab import CanonicalVocab
 from runtime.inspect.probes.token_classes import TokenClasses, positions_in_words
+from hashing.text.corpus import Corpus
 from runtime.judged_text import JudgedText, texts_of
 from runtime.run import Run
 from runtime.tokens import Tokens
@@ -71,7 +72,8 @@ def probed_text(run: Run, trained: TrainedRun, corpus: Sequence[Path], budget_to
     length = trained.config.recipe.length
     if not corpus:
         return Side(Tokens.open(run.train_folder / "tokens"), length, budget_tokens)
-    texts = [JudgedText.encode(name, text, trained.tokenizer).token_ids for path in corpus for name, text in texts_of(path)]
+    found = texts_of(Corpus(tuple(corpus)))
+    texts = [JudgedText.encode(name, text, trained.tokenizer).token_ids for name, text in found]
     return Texts(_up_to(texts, budget_tokens), length, trained.vocab.end_of_text_id)
 
 
