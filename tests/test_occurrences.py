@@ -164,8 +164,8 @@ def test_quartiles_are_those_of_the_gates_at_the_positions(trained: TrainedRun, 
     found = ngram_gates(trained, tokens, LAYER, ngram, 30)
     assert found is not None
     assert (found.occurrences, found.sampled, found.tokens) == (there.occurrences, len(gates), len(ids))
-    np.testing.assert_allclose(found.quartiles, np.quantile(gates, (0.25, 0.5, 0.75)), atol=1e-5)
-    np.testing.assert_allclose((found.low, found.high), (min(gates), max(gates)), atol=1e-5)
+    np.testing.assert_allclose(found.quartiles, np.quantile(gates, (0.25, 0.5, 0.75)), atol=1e-4)
+    np.testing.assert_allclose((found.low, found.high), (min(gates), max(gates)), atol=1e-4)
     assert found.to_json()["quartiles"] == list(found.quartiles)
 
 
@@ -209,7 +209,7 @@ def test_contexts_of_many_rows_are_those_of_each_alone(trained: TrainedRun, toke
     same_shape = alone.to_json(), together[rows[3]].to_json()
     assert [told["occurrences"] for told in same_shape] == [alone.occurrences] * 2
     for one, other in zip(alone.strongest, together[rows[3]].strongest, strict=True):
-        assert one.gate == pytest.approx(other.gate, abs=1e-5)
+        assert one.gate == pytest.approx(other.gate, abs=2e-4)
     told = alone.to_json()
     assert set(told) == {"occurrences", "sampled", "tokens", "gate", "strongest", "bands"}
     assert set(told["strongest"][0]) == {"tokens", "position", "gates", "effect_nats"}
