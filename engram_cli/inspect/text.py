@@ -27,8 +27,9 @@ def text(
     """Show a text token by token: each layer's gates, and the loss with the memory and without.
 
     Under every token its gates stand as digits, 0 for below a tenth to 9 for nine tenths and more, and as bars; + and - mark
-    tokens whose loss is at least a tenth of a nat lower or higher with the memory. The text is read as engram eval reads it:
-    after an end-of-text token, and in overlapping windows of the training's length where it is longer.
+    tokens whose loss is at least a tenth of a nat lower or higher with the memory. What the memory adds at a token shows in the
+    loss of the next. The text is read as engram eval reads it: after an end-of-text token, and in overlapping windows of the
+    training's length where it is longer.
 
     Example: engram inspect text "def __init__(self, name):"
 
