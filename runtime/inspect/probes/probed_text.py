@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hashing.text.corpus import Corpus
 from hashing.vocab import CanonicalVocab
 from runtime.inspect.probes.token_classes import TokenClasses, positions_in_words
-from hashing.text.corpus import Corpus
 from runtime.judged_text import JudgedText, texts_of
 from runtime.run import Run
 from runtime.tokens import Tokens
