@@ -38,8 +38,8 @@ def test_build_vocab_train_generate_and_inspect(tmp_path: Path, corpus_path: Pat
     assert all(norm > 0 for order in orders.values() for norm in order["row_norms"])
 
 
-def test_counts_of_ngrams_are_those_of_the_corpus(trained_run: Run) -> None:
-    view = document("inspect", "ngram", "self.", "--run", trained_run.folder)
+def test_counts_of_ngrams_are_those_of_the_training_side(trained_run: Run) -> None:
+    view = document("inspect", "ngram", "self.", "--no-lens", "--run", trained_run.folder)
     vocab, ids = trained_run.vocab(), trained_run.tokenizer().encode("self.").ids
     from runtime.tokens import Tokens
 
@@ -47,7 +47,7 @@ def test_counts_of_ngrams_are_those_of_the_corpus(trained_run: Run) -> None:
     pair = vocab.mapping[ids[-2:]].tolist()
     expected = sum(stream[i : i + 2] == pair for i in range(len(stream)))
     assert expected > 100
-    assert view["layers"]["1"]["orders"]["2"]["corpus_count"] == expected
+    assert view["layers"]["1"]["orders"]["2"]["training_count"] == expected
 
 
 @pytest.mark.parametrize(

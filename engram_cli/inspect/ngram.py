@@ -99,8 +99,8 @@ def _print_rows(view: "NgramView", layer: int) -> None:
         for n, order in view.layers[layer].orders.items()
         for place, head in enumerate(order.heads)
     ]
-    columns = ("column", "its most frequent other reader", "row", "norm", "read in training", "other readers", "own share %")
-    print_table(f"Layer {layer}", columns, rows, left=2)
+    columns = ("column", "busiest other reader", "row", "norm", "read by steps", "others", "own %")
+    print_table(f"Layer {layer}: rows, and who else in the corpus reads them", columns, rows, left=2)
 
 
 def _head(head: "Head") -> tuple[object, ...]:
