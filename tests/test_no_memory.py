@@ -13,6 +13,9 @@ from fastapi.testclient import TestClient
 from hashing.base.errors import EngramError, UsageError
 from hashing.named_specs import named_spec
 from hashing.text.corpus import Corpus
+from runtime.inspect.lens import ValueLens
+from runtime.inspect.record import points, record
+from runtime.inspect.text import view_text
 from runtime.model.config import MemoryConfig, ModelConfig
 from runtime.model.language_model import LanguageModel
 from runtime.run import Run
@@ -181,3 +184,21 @@ def test_hash_and_stats_use_the_default_spec(plain_run: Run, corpus_path: Path, 
 def test_commands_about_tables_say_that_there_are_none(plain_run: Run, tmp_path: Path, command: list[str]) -> None:
     done = engram(*command, "--run", plain_run.folder, cwd=tmp_path)
     refused(done, 1, "was trained without memory: it has no tables\nhint: train one with memory: engram train --run")
+
+
+def test_there_is_nothing_of_a_memory_to_look_into(plain_run: Run) -> None:
+    refused(
+        engram("inspect", "text", "import os", "--run", plain_run.folder), 1, "was trained without memory: it has no tables"
+    )
+    trained = TrainedRun.load(plain_run, CPU)
+    for look in (lambda: view_text(trained, "import os"), lambda: ValueLens(trained)):
+        with pytest.raises(UsageError, match="this run was trained without memory"):
+            look()
+
+
+def test_its_values_have_names_all_the_same(plain_run: Run) -> None:
+    trained = TrainedRun.load(plain_run, CPU)
+    assert [name for name in points(trained) if "memory" in name] == []
+    ids = torch.tensor([trained.tokenizer.encode("import os").ids])
+    with torch.no_grad():
+        assert torch.equal(record(trained, "import os", ["logits"])["logits"], trained.model.logits(ids, None))

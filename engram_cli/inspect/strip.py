@@ -104,10 +104,11 @@ def _print_losses(view: "TextView") -> None:
         [repr(token), *map(_nats, (own, without)), _nats(saved, "+"), *(f"{gates[i]:.2f}" for gates in streams.values())]
         for i, (token, (own, without, saved)) in enumerate(zip(view.tokens, losses, strict=True))
     ]
-    columns = ("token", "loss", "without", "saved", *(f"gate {name}" for name in streams))
-    print_table("Nats of each token, and gates", columns, rows)
-    own, without = (sum(nats for nats in losses if nats is not None) for losses in (view.loss_nats, view.suppressed_nats))
-    print(f"The memory saves {view.difference_nats:.4f} nats: {own:.4f} with it, {without:.4f} without.")
+    sums = (sum(nats for nats in losses if nats is not None) for losses in (view.loss_nats, view.suppressed_nats))
+    rows.append(["sum", *map(_nats, sums), _nats(view.difference_nats, "+"), *("" for _ in streams)])
+    print_table(
+        "Nats of each token, and gates", ("token", "loss", "without", "saved", *(f"gate {name}" for name in streams)), rows
+    )
 
 
 def _nats(nats: float | None, sign: str = "") -> str:

@@ -81,10 +81,11 @@ class ValueLens:
 
     def _value(self, layer: int, rows: Sequence[int]) -> Tensor:
         """(D,) W_V e."""
+        vector = torch.from_numpy(self._vector(layer, rows))
         memory = self.trained.model.blocks[layer].memory
         assert memory is not None, "a layer with a table is a block with a memory"
         value_weight = memory.projection.weight[memory.streams * memory.hidden :]  # (D, E)
-        return value_weight.float() @ torch.from_numpy(self._vector(layer, rows)).to(value_weight.device)
+        return value_weight.float() @ vector.to(value_weight.device)
 
     def _vector(self, layer: int, rows: Sequence[int]) -> NDArray[np.float32]:
         """(E,) The rows in their own columns, zeros in the others."""

@@ -154,7 +154,7 @@ def _spec(trained: TrainedRun) -> HashSpec:
 
 def _read(trained: TrainedRun, ids: NDArray[np.int32], places: Sequence[Places], effects: bool) -> Readings:
     """Of the positions of all places together, each once."""
-    positions = np.unique(np.concatenate([there.positions for there in places]))
+    positions = np.unique(np.concatenate([np.empty(0, np.int64), *(there.positions for there in places)]))
     return read(trained, ids, positions, effects)
 
 

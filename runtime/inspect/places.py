@@ -10,6 +10,7 @@ and spread over the whole side, where the first occurrences would come from one 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +57,8 @@ class Sampler:
     def places(self, tokens: int) -> list[Places]:
         """Of each thing, after `tokens` tokens were read."""
         self._prune()
-        ends = np.searchsorted(self._kept[0], np.arange(1, len(self.totals)))
-        parts = np.split(self._kept[1], ends)
+        ends = np.searchsorted(self._kept[0], np.arange(len(self.totals) + 1))
+        parts = [self._kept[1][begin:end] for begin, end in pairwise(ends.tolist())]
         return [Places(int(total), tokens, part) for total, part in zip(self.totals, parts, strict=True)]
 
 

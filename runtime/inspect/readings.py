@@ -55,13 +55,18 @@ def read(trained: TrainedRun, ids: NDArray[np.int32], positions: NDArray[np.int6
     Without `effects` these are NaN, in less time. Products are in the precision of the run's validations.
     The memory's vectors come from disk, some windows at a time.
     """
-    with few_threads(trained.model):
-        found = [_read(trained, window, effects) for window in _windows(trained, ids, positions)]
     starts, length = _starts(ids, positions)
     shown = _shown(positions - starts, length)
-    gates = {layer: np.concatenate([gates[layer] for gates, _ in found]) for layer in trained.config.layers}
-    token_ids = ids[starts[:, None] + shown].astype(np.int64)
-    return Readings(positions, token_ids, positions - starts - shown[:, 0], gates, np.concatenate([e for _, e in found]))
+    nothing = np.empty((0, shown.shape[1]), np.float32)  # for a run of no windows
+    with few_threads(trained.model):
+        found = [_read(trained, window, effects) for window in _windows(trained, ids, positions)]
+    return Readings(
+        positions,
+        token_ids=ids[starts[:, None] + shown].astype(np.int64),
+        places=positions - starts - shown[:, 0],
+        gates={layer: np.concatenate([nothing, *(gates[layer] for gates, _ in found)]) for layer in trained.config.layers},
+        effects=np.concatenate([nothing, *(effects for _, effects in found)]),
+    )
 
 
 def _starts(ids: NDArray[np.int32], positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:

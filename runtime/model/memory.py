@@ -33,6 +33,8 @@ MIN_SCORE = 1e-6
 class EngramMemory(Watched):
     """Letters of shapes: B sequences, T positions, M streams of width D, vectors of width E."""
 
+    eps = GATE_EPS  # of the norms that a score is made of
+
     def __init__(self, config: MemoryConfig, hidden: int, streams: int = 1, name: str = "memory") -> None:
         super().__init__(name)
         self.config, self.hidden, self.streams = config, hidden, streams
@@ -66,8 +68,8 @@ class EngramMemory(Watched):
 
     def _score(self, hidden: Tensor, keys: Tensor) -> Tensor:
         """Scores (B, T, M, 1): how well each stream fits its key."""
-        query = functional.rms_norm(hidden, (self.hidden,), eps=GATE_EPS) * self.query_norm
-        key = functional.rms_norm(keys.to(hidden.dtype), (self.hidden,), eps=GATE_EPS) * self.key_norm
+        query = functional.rms_norm(hidden, (self.hidden,), eps=self.eps) * self.query_norm
+        key = functional.rms_norm(keys.to(hidden.dtype), (self.hidden,), eps=self.eps) * self.key_norm
         return (query * key).sum(-1, keepdim=True) / sqrt(self.hidden)
 
     def _gate(self, score: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ class EngramMemory(Watched):
         projected, out = self.projection(vectors), torch.empty_like(hidden)
         assert projected.dtype == torch.float32, "decoding is not under autocast: compiled code reads float32"
         shape = len(hidden), self.streams, self.hidden, self.config.lookback, self.config.kernel
-        gate = self.config.gate == "signed_sqrt", GATE_EPS, MIN_SCORE
+        gate = self.config.gate == "signed_sqrt", self.eps, MIN_SCORE
         conv = cache.convolved.data_ptr(), self.conv.data_ptr(), self.conv_norm.data_ptr(), self.config.dilation, CONV_EPS
         gains = self.query_norm.data_ptr(), self.key_norm.data_ptr()
         remember(shape, hidden.data_ptr(), projected.data_ptr(), gains, *gate, *conv, out.data_ptr())
