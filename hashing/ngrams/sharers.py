@@ -1,8 +1,8 @@
 """Sharers: which of a corpus's n-grams read given rows, found by hashing every counted n-gram again.
 
 There is no inverted index: one pass over the counts answers for any number of rows of any layers, a million n-grams in a tenth
-of a second, in memory that grows with what is found and not with the file. What the spec reads alike (its boundary and the start
-of a document become pads) is one n-gram here, as it is one address; its counts are added up.
+of a second, in memory that grows with what is found and not with the file. What the spec reads alike (its boundary and the
+start of a document become pads) is one n-gram here, as it is one address; its counts are added up.
 """
 
 from bisect import bisect_right

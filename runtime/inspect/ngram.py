@@ -63,9 +63,9 @@ class Head:
 class Agreement:
     """How far an order's heads stand for one n-gram.
 
-    Each head has a table and columns of the projection of its own, so a cosine of their vectors would compare nothing. What they
-    can agree on is whose row it is: in a corpus, the n-gram that a row's reads come from mostly is the one that its training
-    mostly served. A head that is `heaviest` for this n-gram has learnt it, others have learnt what collides with it.
+    Each head has a table and columns of the projection of its own, so a cosine of their vectors would compare nothing. What
+    they can agree on is whose row it is: the n-gram that most of a row's reads come from is the one that training mostly shaped
+    it for. Where that is this n-gram the head has learnt it; elsewhere it has learnt what collides with it.
     """
 
     heads: int
@@ -226,14 +226,15 @@ class _Address:
         ids, first = self.ngrams[order], (order - 2) * subject.spec.heads
         rows = self.rows[layer][first : first + subject.spec.heads]
         norms = norms_of(subject.vectors(layer, rows)).tolist()
-        reads = subject.reads.of_rows(layer, rows) if subject.reads else [None] * len(rows)
+        unknown: list[None] = [None] * len(rows)
+        reads = subject.reads.of_rows(layer, rows) if subject.reads else unknown
         sharers = [Sharers.of(subject, ids, readers[layer][row]) for row in rows] if readers else []
         return OrderView(
             ids=ids,
             ngram=tuple(subject.keys(ids)),
             corpus_count=sharers[0].own_count if sharers else None,
             training_count=training_count,
-            heads=tuple(map(Head, rows, norms, reads, sharers or [None] * len(rows))),
+            heads=tuple(map(Head, rows, norms, reads, sharers or unknown)),
             agreement=Agreement.of(sharers) if sharers else None,
         )
 

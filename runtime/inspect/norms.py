@@ -1,7 +1,7 @@
 """Norms: how rows' norms are distributed, counted as rows pass by, in memory that does not grow with them.
 
-A norm is counted by the upper 20 bits of its float32: sign, exponent and 11 bits of the mantissa. So every percentile is exact to
-one part in 2,048, however many rows there are and whatever their scale. Rows of zeros are counted apart and are in no percentile.
+A norm is counted by the upper 20 bits of its float32: sign, exponent and 11 bits of the mantissa. So every percentile is exact
+to one part in 2,048, however many rows there are and whatever their scale. Rows of zeros are counted apart, in no percentile.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """What a row is: whose it is, how large, how often read, and which rows are like it.
 
-The n-grams that read it are found by hashing the counted ones again. It is compared with the rows of its own head, whose numbers
-meet the same columns of the model's projection: all of them, or a sample where they are many (`sample.py`).
+The n-grams that read it are found by hashing the counted ones again. It is compared with the rows of its own head, which meet
+the same columns of the model's projection: all of them, or a sample where they are many (`sample.py`).
 """
 
 from collections.abc import Sequence
@@ -182,7 +182,8 @@ def _compared(subject: Subject, layer: int, row: int, full: bool, progress: Prog
     sample = Sample.of(_column(subject, layer, row), full)
     vector, table = subject.vectors(layer, [row])[0], subject.tables[layer]
     norm = float(norms_of(vector[None])[0])
-    comparison = _Comparison(row, sample, vector / norm if norm > 0 else np.full(len(vector), np.nan), norm)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        comparison = _Comparison(row, sample, vector.astype(np.float64) / norm, norm)  # of a row of zeros, no number
     for piece in sample.pieces(subject.store, layer, table):
         if piece.records is None:
             comparison.add_zeros(piece.rows)

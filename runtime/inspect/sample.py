@@ -1,8 +1,8 @@
 """Sample: which rows of a head are looked at, and those rows piece by piece in bounded memory.
 
 A small head is looked at whole. Of a large one some stretches are, at even distances: rows are hashed, so neighbours in number
-have nothing in common and a stretch is as good a sample as scattered rows, for a hundredth of the reads from a drive. The choice
-depends on nothing but the head's size, so the same store gives the same figures.
+have nothing in common and a stretch is as good a sample as scattered rows, for a hundredth of the reads from a drive. Which
+rows depends on nothing but the head's size, so the same store gives the same figures.
 """
 
 import mmap
@@ -85,7 +85,8 @@ class Sample:
 
 def norms_of(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """(rows,) L2 norms, of numbers up to the largest of float32."""
-    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    norms: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    return norms
 
 
 def finite(value: float) -> float | None:

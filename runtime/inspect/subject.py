@@ -1,7 +1,7 @@
 """Subject: what is looked into. A run, or a table store alone with the tokenizer that addresses it.
 
-Everything is opened together and stays as it was then, whatever replaces the files: tables are mapped, counts and reads are read
-from open or immutable files. Nothing here loads torch. What is missing is None, and `notes` say what would make it.
+Tables, tokens and reads are opened together and stay as they were then, whatever replaces the files. Nothing here loads torch.
+What is missing is None, and `notes` say what would make it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

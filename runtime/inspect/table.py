@@ -7,6 +7,7 @@ than 10 times the median of its layer's rows that are not zeros.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -145,10 +146,9 @@ def _collisions(subject: Subject) -> dict[int, list[HeadCollisions]]:
 def _layer(subject: Subject, layer: int, collisions: list[HeadCollisions], full: bool, progress: Progress) -> LayerHealth:
     spec, store = subject.spec, subject.store
     norms, faults = Norms(), RowFaults(store.encoding, store.head_dim)
-    columns = list(columns_of(spec, layer))
     heads = tuple(
         _head(subject, layer, Sample.of(column, full), found, (norms, faults), progress)
-        for column, found in zip(columns, collisions or [None] * len(columns), strict=True)
+        for column, found in zip_longest(columns_of(spec, layer), collisions)
     )
     reads = subject.reads.of_layer(layer)[: sum(spec.moduli(layer))] if subject.reads else None
     return LayerHealth(
@@ -198,7 +198,7 @@ def _head(
 
 
 def _heaviest(subject: Subject, collisions: list[HeadCollisions]) -> tuple[HeavyRow, ...]:
-    """The rows of a layer that take the largest share of their head's reads; of rows of one n-gram, which differ little, one."""
+    """The rows of a layer that take the largest share of their head's reads; of those of one n-gram, the first alone."""
     found = [(head, row) for head in collisions for row in head.heaviest]
     found.sort(key=lambda pair: (-pair[1].traffic_percent, pair[1].row))
     by_ngram = {row.ngram: (head, row) for head, row in reversed(found)}
