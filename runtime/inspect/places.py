@@ -41,18 +41,22 @@ class Sampler:
         self.totals, self._most = np.zeros(things, np.int64), most
         self._kept = np.empty((2, 0), np.int64)  # things, positions
         self._new: list[Ids] = []
+        self._waiting = 0  # positions in `_new`
 
     def add(self, thing: int, positions: Ids) -> None:
+        if not len(positions):
+            return
         self.totals[thing] += len(positions)
         self._new.append(np.stack([np.full(len(positions), thing), positions]))
-        if sum(new.shape[1] for new in self._new) > WAITING:
+        self._waiting += len(positions)
+        if self._waiting > WAITING:
             self._prune()
 
     def _prune(self) -> None:
         both = np.concatenate([self._kept, *self._new], axis=1)
         both = both[:, np.lexsort((hashes(both[1]), both[0]))]
         rank = np.arange(both.shape[1]) - np.searchsorted(both[0], both[0])  # within the positions of a thing
-        self._kept, self._new = both[:, rank < self._most], []
+        self._kept, self._new, self._waiting = both[:, rank < self._most], [], 0
 
     def places(self, tokens: int) -> list[Places]:
         """Of each thing, after `tokens` tokens were read."""
