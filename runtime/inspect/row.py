@@ -122,7 +122,8 @@ def _column(subject: Subject, layer: int, row: int) -> Column:
     spec = subject.spec
     if layer not in spec.layers:
         raise UsageError(f"layer {layer} has no table", hint=f"the layers that have one: {', '.join(map(str, spec.layers))}")
-    if not 0 <= row < (rows := spec.rows(layer)):
+    rows = spec.rows(layer)
+    if not 0 <= row < rows:
         raise UsageError(
             f"row {row:,} is outside the table of layer {layer}: expected 0 to {rows - 1:,}",
             hint="rows are numbered over the whole layer, as engram inspect ngram shows them",
