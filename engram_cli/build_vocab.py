@@ -61,9 +61,10 @@ def build_vocab(
 
     Example: engram build-vocab --show Apple
     """
+    from engram_cli.output import note
     from hashing.base.errors import UsageError
     from hashing.rule import load_rule
-    from hashing.text.tokenizer import load_tokenizer
+    from hashing.text.tokenizer import is_hub_id, load_tokenizer
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
 
@@ -74,6 +75,8 @@ def build_vocab(
     if tokenizer and (corpus or text_key or text_column or encoding or validation or validation_share is not None):
         raise UsageError("a tokenizer and a corpus are both given; a corpus is for training one", hint="leave one out")
     if tokenizer:
+        if is_hub_id(tokenizer):  # which may keep one waiting, for a name that is merely misspelt
+            note(f'no file or folder is called "{tokenizer}": asking the hub for it')
         source, model = None, load_tokenizer(tokenizer)
     else:
         source = chosen_corpus(target, corpus, text_key, text_column, encoding, validation, validation_share)

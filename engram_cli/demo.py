@@ -21,6 +21,7 @@ import typer
 
 PROMPT = "def __init__(self"
 PHRASE = "is not None"
+PAGE, PAGE_TEXT = "page.html", "if value is not None:\n    return self.name"
 SAMPLE_TOKENS = 128
 MINUTES = 2.2  # of the two trainings, which run at the same time
 CONTROL = "control"  # the run within the run that is trained without memory
@@ -44,7 +45,8 @@ def demo(
     with ExitStack() as place:
         show = Demo.begin(place, run, length, force)
         show.train()
-        generated, answered, view = show.use()
+        generated, answered = show.use()
+        view = show.look_inside()
     _summarise(run, show, generated, answered, view)
 
 
@@ -119,15 +121,21 @@ class Demo:
             self.done |= together({name: Command("build-vocab", [*arguments, *forced], run)})
             self._write()
 
-    def use(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Generates from resident and from offloaded tables, asks a server, and looks inside."""
+    def use(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Generates from resident and from offloaded tables, and asks a server."""
         run, length = self.folder, ["--max-tokens", str(SAMPLE_TOKENS)]
         generated = {
             place: Command("generate", [PROMPT, *length, "--placement", place], run).said() for place in ("device", "disk")
         }
         with _served(run) as url:
             answered = _complete(url, run.resolve().name)
-        return generated, answered, Command("inspect", ["ngram", PHRASE], run).said()
+        return generated, answered
+
+    def look_inside(self) -> dict[str, Any]:
+        """Counts what the corpus has, keeps a page of a text as the model reads it, and looks at a phrase."""
+        Command("stats", [], self.folder).said()
+        Command("inspect", ["text", PAGE_TEXT, "--html", str(self.folder / PAGE), "--force"], self.folder).said()
+        return Command("inspect", ["ngram", PHRASE], self.folder).said()
 
 
 def _sha256(path: Path) -> str | None:
@@ -234,6 +242,7 @@ def _summarise(
         ("tables on disk", f"{offloaded['tokens_per_sec']:,.0f} tokens/s, the same text, also over HTTP"),
         *_seen(view),
         ("everything lies in", str(run)),
+        ("look inside", (run / PAGE).resolve().as_uri()),
         ("go on with", f'engram inspect ngram "{PHRASE}" --run {run}'),
     ]
     print()
@@ -266,6 +275,6 @@ def _seen(view: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The longest n-gram that ends the phrase, in the first layer."""
     layer, orders = next(iter(view["layers"].items()))
     order, ngram = max(orders["orders"].items())
-    yield f"{order}-gram {' · '.join(map(repr, ngram['ngram']))}", f"{ngram['corpus_count']:,} times in the training side"
+    yield f"{order}-gram {' · '.join(map(repr, ngram['ngram']))}", f"{ngram['corpus_count']:,} times in the corpus"
     yield f"its rows in layer {layer}", ", ".join(f"{row:,}" for row in ngram["rows"])
     yield "their norms", ", ".join(f"{norm:.3f}" for norm in ngram["row_norms"])

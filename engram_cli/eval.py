@@ -2,14 +2,25 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, BestCheckpoint, Json, Offload, PlacementOption, RunDir, checked_text
+from engram_cli.options import (
+    DEFAULT_RUN,
+    BestCheckpoint,
+    Encoding,
+    Json,
+    Offload,
+    PlacementOption,
+    RunDir,
+    TextColumn,
+    TextKey,
+    checked_text,
+)
 
 if TYPE_CHECKING:
     from runtime.evaluation import Evaluation
@@ -28,12 +39,15 @@ def evaluate_texts(
     ] = None,
     without: Annotated[
         list[str] | None,
-        typer.Option(help="Also without a layer's memory (layer:1) or an order's n-grams (order:3); repeat for more."),
+        typer.Option(help="Also without a layer's memory (layer:1), an order's n-grams (order:3) or a head (head:3.0)."),
     ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Print each token's log-probability, of a text.")] = False,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of the validation side, as a fair sample. Default: 65536.")
     ] = None,
+    text_key: TextKey = "",
+    text_column: TextColumn = "",
+    encoding: Encoding = "",
     best: BestCheckpoint = False,
     offload: Offload = False,
     placement: PlacementOption = None,
@@ -62,8 +76,10 @@ def evaluate_texts(
     from runtime.run import Run
     from runtime.trained_run import TrainedRun
 
-    _check(texts or [], tokens, max_tokens)
-    source, given, where = Run(run), _given(texts or []), chosen_placement(placement, offload)
+    reading = {"text_key": text_key, "text_column": text_column, "encoding": encoding}
+    options: dict[str, Any] = {name: value for name, value in reading.items() if value}
+    _check(texts or [], tokens, max_tokens, options)
+    source, given, where = Run(run), _given(texts or [], options), chosen_placement(placement, offload)
     with source.reading():
         trained = TrainedRun.load(source, default_device(), best)
         tokenizer = trained.tokenizer
@@ -83,7 +99,7 @@ def evaluate_texts(
         note(f"note: the tokenizer loses characters{where_lost}: bits per byte are too low, as what is lost costs nothing")
 
 
-def _check(texts: Sequence[str], tokens: bool, max_tokens: int | None) -> None:
+def _check(texts: Sequence[str], tokens: bool, max_tokens: int | None, options: Mapping[str, Any]) -> None:
     """Raises UsageError for options that are not of what is judged."""
     from hashing.base.errors import UsageError
 
@@ -91,11 +107,21 @@ def _check(texts: Sequence[str], tokens: bool, max_tokens: int | None) -> None:
         raise UsageError("--max-tokens is for the validation side; texts are judged whole", hint="leave it out")
     if tokens and not texts:
         raise UsageError("--tokens shows the tokens of a text, but none is given", hint='as in: engram eval "a text" --tokens')
+    if options and not texts:
+        option = next(iter(options)).replace("_", "-")
+        raise UsageError(
+            f"--{option} is for reading files, but none is given", hint="the validation side has been read already"
+        )
 
 
-def _given(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """The name and the text of each argument, or of each document in it."""
+def _given(arguments: Sequence[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The name and the text of each argument, or of each document in it, read with the options of a Corpus.
+
+    Notes on stderr what was passed over.
+    """
+    from engram_cli.options import note_reading
     from hashing.base.errors import UsageError
+    from hashing.text.corpus import Corpus
     from runtime.judged_text import texts_of
 
     texts = []
@@ -103,7 +129,9 @@ def _given(arguments: Sequence[str]) -> list[tuple[str, str]]:
         if argument == "-":
             texts.append(("standard input", _standard_input()))
         elif os.path.exists(argument):  # unlike Path.exists, False for what is too long for a path
-            texts += texts_of(Path(argument))
+            corpus = Corpus((Path(argument),), **options)
+            texts += texts_of(corpus)
+            note_reading(corpus)
         elif not argument:
             raise UsageError("a text is empty; it needs at least one token", hint="name a text or a file")
         elif len(argument.split()) == 1 and ("/" in argument or argument.endswith(FILE_ENDINGS)):

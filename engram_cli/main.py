@@ -13,6 +13,7 @@ from engram_cli import build_vocab, config, demo, eval, generate, hash, plan, pl
 from engram_cli.bench import group as bench
 from engram_cli.inspect import group as inspect
 from engram_cli.interrupt import CommandInterruptedError
+from engram_cli.probe import group as probe
 from engram_cli.stats import group as stats
 from engram_cli.table import group as table
 from engram_cli.wrong_call import ParseError, help_was_shown, usage_error
@@ -68,6 +69,7 @@ app.command("generate")(generate.generate)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(inspect.app, name="inspect")
+app.add_typer(probe.app, name="probe")
 app.add_typer(table.app, name="table")
 app.command("plan")(plan.plan)
 app.add_typer(stats.app, name="stats")

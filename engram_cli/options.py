@@ -51,7 +51,7 @@ def chosen_corpus(
 ) -> "Corpus":
     """The corpus as the options have it; without paths it is the one that the run remembers, with what else is given changed.
 
-    Notes on stderr when it is that one.
+    Without paths and with nothing remembered it is the standard library's source. Notes on stderr which of the two it is.
     """
     from dataclasses import replace
 
@@ -67,6 +67,8 @@ def chosen_corpus(
     corpus = Corpus.load(run.corpus_path) if remembered else Corpus(tuple(paths or ()))
     if remembered:
         note(f"corpus: {corpus.described}, as {run.corpus_path} remembers")
+    elif not paths:
+        note(f"corpus: {corpus.described}, as no other is named")
     if validation_share is not None:
         corpus = replace(corpus, validation=(), validation_share=validation_share)
     return replace(

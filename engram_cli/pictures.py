@@ -19,10 +19,10 @@ def check_format(path: Path) -> None:
         raise UsageError(f"{path} would be a picture in an unknown format", hint="name a .png or .svg file")
 
 
-def figure_of(panels: int) -> tuple[Figure, list[Any]]:
-    """A figure with panels side by side, and their axes."""
-    figure = Figure(figsize=(SIZE_INCHES[0] * panels, SIZE_INCHES[1]), layout="constrained")
-    return figure, figure.subplots(1, panels, squeeze=False)[0].tolist()
+def figure_of(panels: int, rows: int = 1) -> tuple[Figure, list[Any]]:
+    """A figure with rows of panels side by side, and their axes, row by row."""
+    figure = Figure(figsize=(SIZE_INCHES[0] * panels, SIZE_INCHES[1] * rows), layout="constrained")
+    return figure, figure.subplots(rows, panels, squeeze=False).ravel().tolist()
 
 
 def label(axes: Any, title: str, x: str, y: str) -> None:

@@ -33,8 +33,8 @@ def plot(
     from hashing.base.atomic import refuse_overwrite
 
     check_format(out)
-    refuse_overwrite(out, force)
     curves = {run: _lines(run) for run in dict.fromkeys(runs or [DEFAULT_RUN])}
+    refuse_overwrite(out, force)  # what is missing is told before what is in the way
     _draw(out, _names(list(curves)), list(curves.values()))
     ends = [_end(run, lines) for run, lines in curves.items()]
     if json:

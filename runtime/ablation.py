@@ -1,10 +1,12 @@
 """Ablations: what a model is given in place of what its memory reads.
 
 An ablation takes the vectors of a batch to other vectors. What is left out is zero, or the whole layer; what is replaced is the
-mean of what stands there: zero is not what a model was trained on (paper, section 6), so both are worth a look.
+mean of what stands there: zero is not what a model was trained on (paper, section 6), so both are worth a look. Another kind of
+variant, Held, leaves the vectors and holds a value inside the memory.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,11 +15,22 @@ from torch import Tensor
 
 from hashing.base.errors import UsageError
 from hashing.spec import HashSpec
+from runtime.model.points import Watch
 from runtime.vectors import Vectors
 from table.store.gather import Table
 
 Ablation = Callable[[Vectors], Vectors | None]
 """Gives what the model gets in place of the vectors; None suppresses the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A variant of a model that differs at its named points (`runtime/model/points.py`), on the same vectors."""
+
+    watch: Watch
+
+
+Variant = Ablation | Held
 
 MEAN_ROWS = 10_000_000  # of a layer: its mean is that of all rows, or of so many where it has more
 PIECE_ROWS = 1 << 16
@@ -38,21 +51,39 @@ def without_layer(layer: int) -> Ablation:
 
 def without_order(spec: HashSpec, order: int) -> Ablation:
     """The columns of n-grams of one order are zero, in every layer."""
-    index = spec.orders.index(order)
+    first = spec.orders.index(order) * spec.heads
+    return _without_columns(spec, range(first, first + spec.heads))
 
+
+def without_head(spec: HashSpec, order: int, head: int) -> Ablation:
+    """One column of an order is zero, in every layer; heads are counted from 0."""
+    column = spec.orders.index(order) * spec.heads + head
+    return _without_columns(spec, [column])
+
+
+def _without_columns(spec: HashSpec, columns: Sequence[int]) -> Ablation:
     def ablation(vectors: Vectors) -> Vectors:
         def zeroed(layer: int) -> Tensor | None:
             found = vectors(layer)
             if found is None:
                 return None
-            width = found.shape[-1] // len(spec.orders)  # heads · head_dim
             left_out = found.clone()
-            left_out[..., index * width : (index + 1) * width] = 0
+            left_out.view(*found.shape[:-1], spec.columns, -1)[..., list(columns), :] = 0
             return left_out
 
         return zeroed
 
     return ablation
+
+
+def gate_held(value: float) -> Held:
+    """Every gate of every layer is held at a number from 0 to 1, whatever the hidden state."""
+    return Held(lambda name, found: torch.full_like(found, value) if name.endswith(".memory.gate") else None)
+
+
+def without_convolution() -> Held:
+    """What the memory's convolution adds is zero, in every layer."""
+    return Held(lambda name, found: torch.zeros_like(found) if name.endswith(".memory.conv") else None)
 
 
 def in_place_of_rows(means: Mapping[int, NDArray[np.float32]]) -> Ablation:
@@ -68,13 +99,21 @@ def in_place_of_rows(means: Mapping[int, NDArray[np.float32]]) -> Ablation:
     return ablation
 
 
+def named_ablations(spec: HashSpec) -> dict[str, Ablation]:
+    """All that can be left out: every `layer:1`, `order:3` and `head:3.0`, the head of an order."""
+    return {
+        **{f"layer:{layer}": without_layer(layer) for layer in spec.layers},
+        **{f"order:{order}": without_order(spec, order) for order in spec.orders},
+        **{f"head:{order}.{head}": without_head(spec, order, head) for order in spec.orders for head in range(spec.heads)},
+    }
+
+
 def named_ablation(name: str, spec: HashSpec) -> Ablation:
-    """`layer:1` or `order:3`. Raises UsageError for what the spec does not have."""
-    names = [*(f"layer:{layer}" for layer in spec.layers), *(f"order:{order}" for order in spec.orders)]
-    if name not in names:
-        raise UsageError(f"there is no {name!r} to leave out", hint=f"this run has {', '.join(names)}")
-    kind, number = name.split(":")
-    return without_layer(int(number)) if kind == "layer" else without_order(spec, int(number))
+    """One of `named_ablations`. Raises UsageError for what the spec does not have."""
+    ablations = named_ablations(spec)
+    if name not in ablations:
+        raise UsageError(f"there is no {name!r} to leave out", hint=f"this run has {', '.join(ablations)}")
+    return ablations[name]
 
 
 def mean_rows(tables: Mapping[int, Table], spec: HashSpec) -> dict[int, NDArray[np.float32]]:

@@ -34,6 +34,7 @@ class Recipe:
     seed: Annotated[int, Setting("of weights, rows and the order of batches", least=0)] = 0
     minutes: Annotated[float | None, Setting("of training, in place of steps", above=0)] = None
     until_loss: Annotated[float | None, Setting("nats per token; a validation at or below it ends training", above=0)] = None
+    balance_rate: Annotated[float, Setting("by which a router's bias moves after each step", least=0)] = 1e-3
     sample_prompt: Annotated[str, Setting("continued at each validation; empty: the beginning of a document")] = ""
     sample_tokens: Annotated[int, Setting("tokens of that continuation; 0: none", least=0, most=4096)] = 48
 

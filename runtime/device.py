@@ -11,7 +11,7 @@ import torch
 from runtime.config import Precision
 
 TRIED_SHAPE = (2048, 256, 768)  # of the product that is timed: positions, inputs, outputs
-TRIALS = 5
+TRIALS = 15  # with five, one in ten came out otherwise on a busy machine
 WORTHWHILE = 1.2  # times faster than float32, for giving up its digits
 
 
@@ -28,24 +28,30 @@ def default_device() -> torch.device:
 
 @cache
 def fast_precision(device: torch.device) -> Precision:
-    """What products are fastest in, by a measurement of a few milliseconds.
+    """What products are fastest in, by a measurement of a fraction of a second.
 
     Which units a processor has is not asked: torch tells of some of them only, and what they are worth depends on its kernels.
     """
-    seconds = {precision: _product_seconds(device, precision) for precision in (torch.float32, torch.bfloat16)}
+    seconds = _product_seconds(device)
     return "bfloat16" if seconds[torch.float32] > WORTHWHILE * seconds[torch.bfloat16] else "float32"
 
 
 @torch.no_grad()
-def _product_seconds(device: torch.device, precision: torch.dtype) -> float:
-    """The least time of a product, inputs being converted each time as under autocast."""
+def _product_seconds(device: torch.device) -> dict[torch.dtype, float]:
+    """The least time of a product in either precision, inputs being converted each time as under autocast.
+
+    They take turns, so that other work on the machine slows both: a model and its control, trained at different hours, would
+    otherwise be computed in different numbers.
+    """
     positions, inputs, outputs = TRIED_SHAPE
-    x, weight = torch.ones(positions, inputs, device=device), torch.ones(outputs, inputs, device=device).to(precision)
-    least = float("inf")
+    x, weight = torch.ones(positions, inputs, device=device), torch.ones(outputs, inputs, device=device)
+    weights = {precision: weight.to(precision) for precision in (torch.float32, torch.bfloat16)}
+    least = dict.fromkeys(weights, float("inf"))
     for _ in range(TRIALS):
-        began = perf_counter()
-        float((x.to(precision) @ weight.T)[0, 0])  # reading a number waits for a GPU
-        least = min(least, perf_counter() - began)
+        for precision, weight in weights.items():
+            began = perf_counter()
+            float((x.to(precision) @ weight.T)[0, 0])  # reading a number waits for a GPU
+            least[precision] = min(least[precision], perf_counter() - began)
     return least
 
 

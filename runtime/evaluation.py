@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import UsageError
-from runtime.ablation import Ablation, in_place_of_rows, intact, mean_rows, named_ablation, suppressed
+from runtime.ablation import Ablation, Held, Variant, in_place_of_rows, intact, mean_rows, named_ablation, suppressed
 from runtime.config import Precision
 from runtime.document_mean import DocumentMean
 from runtime.model.language_model import LanguageModel
+from runtime.model.points import watching
 from runtime.trained_run import TrainedRun
 from runtime.validation import VectorSource, token_losses
+from runtime.vectors import Vectors
 from runtime.windows import CONTEXT, Block, Side, Texts
 
 WITH_MEMORY, SUPPRESSED, MEAN_ROW = "with the memory", "memory suppressed", "mean row in place"
@@ -73,7 +75,7 @@ def evaluate(
     precision: Precision,
     lookup: VectorSource | None,
     windows: Side | Texts,
-    variants: Mapping[str, Ablation],
+    variants: Mapping[str, Variant],
     with_tokens: Sequence[str] = (),
     advance: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
@@ -109,11 +111,17 @@ def _losses(
     precision: Precision,
     lookup: VectorSource | None,
     block: Block,
-    variants: Mapping[str, Ablation],
+    variants: Mapping[str, Variant],
 ) -> dict[str, NDArray[np.float32]]:
     """(B, T) each. The rows of a block are asked for once for all variants."""
     vectors = lookup.vectors(block.inputs) if lookup else None
-    return {
-        name: token_losses(model, block, precision, ablation(vectors) if vectors else None)
-        for name, ablation in variants.items()
-    }
+    return {name: _variant_losses(model, precision, vectors, block, variant) for name, variant in variants.items()}
+
+
+def _variant_losses(
+    model: LanguageModel, precision: Precision, vectors: Vectors | None, block: Block, variant: Variant
+) -> NDArray[np.float32]:
+    if isinstance(variant, Held):
+        with watching(model, variant.watch):
+            return token_losses(model, block, precision, vectors)
+    return token_losses(model, block, precision, variant(vectors) if vectors else None)

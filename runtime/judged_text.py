@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from hashing.base.errors import EngramError
 from hashing.text.corpus import Corpus
+from hashing.text.reading import Remark
 from hashing.text.round_trip import loses_characters
 
 
@@ -29,10 +29,11 @@ class JudgedText:
         return cls(name, ids, len(text.encode()), not loses_characters(tokenizer, [text]))
 
 
-def texts_of(path: Path) -> Iterator[tuple[str, str]]:
-    """The name and the text of each document in a file or folder, read as a corpus is.
+def texts_of(corpus: Corpus) -> Iterator[tuple[str, str]]:
+    """The name and the text of each document of a corpus, which in `reading` leaves what there is to say of it.
 
     A corpus cuts long texts into parts, which are put together again here. Raises EngramError as Corpus does.
     """
-    for name, parts in groupby(Corpus((path,)).documents(), lambda document: re.sub(r"(#\d+)+$", "", document.name)):
+    for name, parts in groupby(corpus.documents(), lambda document: re.sub(r"(#\d+)+$", "", document.name)):
         yield name, "".join(part.text for part in parts)
+    corpus.reading.tallies.pop(Remark.SPLIT, None)

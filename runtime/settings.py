@@ -3,7 +3,7 @@
 Every field of a RunConfig follows from them and a vocabulary; `Settings.resolve` leads there and `Settings.of` back.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated
 
 import numpy as np
@@ -13,7 +13,7 @@ from hashing.named_specs import NamedSpec
 from hashing.spec import MAX_HEADS, MAX_LAYER, MAX_ORDER, HashSpec, Seeding
 from hashing.vocab import CanonicalVocab
 from runtime.config import Precision, Recipe, RunConfig
-from runtime.model.config import Gate, MemoryConfig, ModelConfig
+from runtime.model.config import Gate, MemoryConfig, ModelConfig, StreamForm
 from runtime.setting import Setting, check
 
 # What a spec that is given outright takes the place of.
@@ -28,6 +28,16 @@ class ModelSettings:
     ffn: Annotated[int, Setting("inner width of the feed-forward networks", least=1, most=1 << 20)]
     tied: Annotated[bool, Setting("whether the output head is the embedding")]
     rope_base: Annotated[float, Setting("base of the rotary positions", above=0)]
+    kv_heads: Annotated[int | None, Setting("heads of keys and values; none: as many as heads", least=1, most=1024)] = None
+    qk_norm: Annotated[bool, Setting("whether queries and keys are normalised")] = False
+    streams: Annotated[int, Setting("residual streams; more than one are joined by hyper-connections", least=1, most=64)] = 1
+    stream_form: Annotated[StreamForm, Setting("of hyper-connections: v4 or single_pass (V4.1)")] = "v4"
+    experts: Annotated[int, Setting("routed experts of a block; 0: dense", least=0, most=1 << 16)] = 0
+    experts_per_token: Annotated[int, Setting("routed experts that a token reads", least=1, most=1024)] = 2
+    shared_experts: Annotated[int, Setting("experts that every token reads", least=0, most=1024)] = 1
+    expert_ffn: Annotated[int, Setting("inner width of an expert", least=1, most=1 << 20)] = 128
+    dense_blocks: Annotated[int, Setting("first blocks without experts", least=0, most=1024)] = 1
+    router_scale: Annotated[float, Setting("of the weights of the experts chosen", above=0)] = 1.0
 
     def __post_init__(self) -> None:
         check(self, "model")
@@ -35,6 +45,17 @@ class ModelSettings:
             raise UsageError(
                 f"model.hidden {self.hidden} does not split into {self.heads} heads of even width",
                 hint=f"set {_hidden_that_splits(self.hidden, self.heads)}",
+            )
+        if self.heads % (self.kv_heads or self.heads):
+            shares = [count for count in range(1, self.heads + 1) if self.heads % count == 0]
+            raise UsageError(
+                f"model.heads {self.heads} do not share {self.kv_heads} heads of keys and values evenly",
+                hint=f"set model.kv_heads to one of {_listed(tuple(shares))}",
+            )
+        if self.experts and self.experts_per_token > self.experts:
+            raise UsageError(
+                f"model.experts_per_token is {self.experts_per_token}, but there are {self.experts} experts",
+                hint=f"set model.experts_per_token to {self.experts} at most, or model.experts to more",
             )
 
 
@@ -194,7 +215,7 @@ class Settings:
     def of(cls, config: RunConfig, vocab: CanonicalVocab) -> "Settings":
         """Settings that give the configuration over the vocabulary again. Raises EngramError where none do."""
         own = config.model
-        model = ModelSettings(own.hidden, own.blocks, own.heads, own.ffn, own.tied, own.rope_base)
+        model = ModelSettings(**{field.name: getattr(own, field.name) for field in fields(ModelSettings)})
         memory = MemorySettings.of(config.spec, own.memory, vocab) if config.spec and own.memory else None
         return cls(config.preset, model, memory, config.recipe, config.precision)
 

@@ -1,6 +1,7 @@
 """Things that many tests look at and none changes."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,6 +20,7 @@ from hashing.vocab import CanonicalVocab
 from runtime.run import Run
 from runtime.train.presets import preset
 from runtime.train.trainer import Trainer
+from tests.commands import engram
 from tests.corpora import write_jsonl
 from tests.runs import build_vocab
 
@@ -87,4 +89,14 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, corpus_path: Path) -> 
     build_vocab(run, corpus)
     for _ in Trainer.start(run, preset("nano", run.vocab(), "float32", steps=30), corpus).steps():
         pass
+    return run
+
+
+@pytest.fixture(scope="session")
+def counted_run(tmp_path_factory: pytest.TempPathFactory, trained_run: Run) -> Run:
+    """The trained run with the counts of its corpus."""
+    run = Run(tmp_path_factory.mktemp("counted") / "run")
+    shutil.copytree(trained_run.folder, run.folder)
+    done = engram("stats", "--run", run.folder)
+    assert done.returncode == 0, done.stderr
     return run

@@ -1,5 +1,6 @@
 """Corpora as people have them: one file, a folder of everything, encodings from before UTF-8, JSON that is an array."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,9 @@ def test_a_folder_of_everything_says_what_it_passed_over(tmp_path: Path) -> None
         "m.json": b'["in an array", {"text": "as an object"}]',
         "n.png": b"\x89PNG\0\0\0",
         "o.json": b"{,}",
+        "q.parquet": b"PAR1 not",
+        "r.txt.gz": gzip.compress(b"cut off" * 1000)[:-9],
+        "s.txt.zst": zstandard.compress(LINES.encode())[:-20],
         ".git/config": b"hidden",
     }
     for name, content in files.items():
@@ -148,6 +152,7 @@ def test_a_folder_of_everything_says_what_it_passed_over(tmp_path: Path) -> None
             Remark.NO_TEXTS: 3,
             Remark.NOT_JSON: 1,
             Remark.NOT_TEXT: 1,
+            Remark.DAMAGED: 3,
             Remark.HIDDEN: 1,
             Remark.BROKEN_OFF: 1,
             Remark.DECODED: 3,
@@ -160,6 +165,8 @@ def test_a_folder_of_everything_says_what_it_passed_over(tmp_path: Path) -> None
         'l.jsonl:1 has no text under "text"; found body',
         "found name, version",
         "n.png",
+        "q.parquet cannot be read as Parquet",
+        "r.txt.gz is damaged",
         "c.txt (utf-16)",
         "· and 1 more",
     ):

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from engram_cli.options import chosen_corpus
 from hashing.text.corpus import Corpus
 from runtime.run import Run
-from tests.commands import document, engram, refused
+from tests.commands import document, engram, engram_process, refused
 from tests.small_tokenizers import byte_level, unigram, wordpiece
 
 LINES = "".join(f"line {i} of a text about {i * i}\n" for i in range(2000))
@@ -28,6 +29,7 @@ def test_a_run_remembers_its_corpus(tmp_path: Path, one_file: Path) -> None:
     assert Corpus.load(tmp_path / "run" / "corpus.json") == Corpus((one_file,), validation_share=0.1)
     counted = engram("stats", *run, "--json")
     assert f"corpus: {one_file}, as {tmp_path / 'run' / 'corpus.json'} remembers\n" in counted.stderr
+    assert "corpus:" not in engram("stats", one_file, *run, "--counts", tmp_path / "again.parquet").stderr
     assert "split 1 document at line ends into" in counted.stderr
     named = document("stats", one_file, *run, "--counts", tmp_path / "named.parquet")
     assert json.loads(counted.stdout)["totals"] == named["totals"]
@@ -73,6 +75,7 @@ def test_what_else_is_given_changes_what_is_remembered(tmp_path: Path) -> None:
             "no token of none ends a document.*\nhint: --eos TOKEN .* its special tokens are \\[UNK\\], \\[STOP\\]\n",
         ),
         (["./nosuch"], 1, "no such file: nosuch"),
+        (["one.txt"], 1, "one.txt is not a tokenizer.json.*\nhint: .*engram build-vocab --corpus FILE"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, one_file: Path, arguments: list[str], code: int, message: str) -> None:
@@ -87,6 +90,21 @@ def test_what_cannot_be_is_refused(tmp_path: Path, one_file: Path, arguments: li
 @pytest.mark.parametrize("arguments", [["nosuch/a/thing"], ["--corpus", "nosuch/thing"]])
 def test_what_is_missing_is_told_before_what_is_in_the_way(vocab_run: Run, tmp_path: Path, arguments: list[str]) -> None:
     refused(engram("build-vocab", *arguments, "--run", vocab_run.folder, cwd=tmp_path), 1, "no such file")
+
+
+def test_a_corpus_that_nobody_named_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A control that is trained beside a run remembers no corpus, and the default is another one than the run's."""
+    assert chosen_corpus(Run(tmp_path), None, "", "", "") == Corpus()
+    assert capsys.readouterr().err == "corpus: the Python standard library's source, as no other is named\n"
+
+
+def test_a_name_that_the_hub_is_asked_for_is_said_to_be_none_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with engram_process("build-vocab", "tokeniser", "--run", "run", cwd=tmp_path) as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert said.startswith('no file or folder is called "tokeniser": asking the hub for it\n'), said
+    assert process.returncode == 1
 
 
 def test_special_tokens_are_found_printed_and_chosen(tmp_path: Path) -> None:

@@ -196,12 +196,26 @@ def test_files_folders_and_standard_input_are_read(trained_run: Run, tmp_path: P
     assert document("eval", "-", "--run", trained_run.folder) == alone
 
 
+def test_files_are_read_as_the_options_say_and_what_is_passed_over_is_told(trained_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT + "é", encoding="latin-1")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"body": TEXT}) + "\n")
+    (tmp_path / "c.txt").write_text(TEXT)
+    done = engram("eval", tmp_path, "--json", "--run", trained_run.folder)
+    assert json.loads(done.stdout)["documents"] == 1
+    assert "passed over 1 file, not UTF-8" in done.stderr
+    assert "b.jsonl:1 has no text" in done.stderr
+    done = engram("eval", tmp_path, "--encoding", "latin-1", "--text-key", "body", "--json", "--run", trained_run.folder)
+    assert json.loads(done.stdout)["documents"] == 3
+    assert "passed over" not in done.stderr
+    assert "split" not in done.stderr
+
+
 def test_a_file_longer_than_a_document_is_one_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hashing.text.corpus.MAX_DOCUMENT_CHARS", 100)
     text = "".join(f"line {i} of the text\n" for i in range(50))
     (tmp_path / "a.txt").write_text(text)
     assert len(list(Corpus((tmp_path / "a.txt",)).documents())) > 5
-    assert list(texts_of(tmp_path / "a.txt")) == [(str(tmp_path / "a.txt"), text)]
+    assert list(texts_of(Corpus((tmp_path / "a.txt",)))) == [(str(tmp_path / "a.txt"), text)]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +228,8 @@ def test_a_file_longer_than_a_document_is_one_text(tmp_path: Path, monkeypatch: 
         (["some/where"], 2, "no such file or folder: some/where"),
         (["a text", "--max-tokens", "9"], 2, "--max-tokens is for the validation side"),
         (["--tokens"], 2, "--tokens shows the tokens of a text"),
+        (["--encoding", "latin-1"], 2, "--encoding is for reading files, but none is given"),
+        (["a text", "--encoding", "latin-1", "binary.bin"], 1, "binary.bin is neither UTF-8 text nor text in latin-1"),
         (["a text", "--without", "layer:0"], 2, "no 'layer:0' to leave out\nhint: this run has layer:1, order:2, order:3"),
         (["a text", "--without", "3"], 2, "no '3' to leave out"),
     ],

@@ -57,6 +57,11 @@ def read_rows(trained: TrainedRun, tokens: Tokens, spec: HashSpec) -> list[list[
     return reference.rows(spec, LAYER, trained.vocab.mapping[tokens.ids("train")].tolist())
 
 
+def with_boundary(spec: HashSpec, ids: list[int]) -> HashSpec:
+    """Whose look-back never crosses the most frequent id."""
+    return replace(spec, boundary_id=Counter(ids).most_common(1)[0][0], seeding=None, seed=None)
+
+
 def frequent_bigram(trained: TrainedRun, tokens: Tokens) -> tuple[int, int]:
     return Counter(pairwise(stream(trained, tokens))).most_common(1)[0][0]
 
@@ -74,8 +79,7 @@ def test_positions_of_ngrams_are_the_rules(
     """In pieces of a few hundred tokens, so that n-grams lie across them; with a boundary, look-back never crosses it."""
     monkeypatch.setattr(places, "PIECE_TOKENS", 331)
     ids = stream(trained, tokens)
-    if boundary:
-        spec = replace(spec, boundary_id=Counter(ids).most_common(1)[0][0], seeding=None, seed=None)
+    spec = with_boundary(spec, ids) if boundary else spec
     slots = [reference.slots(spec, ids, t) for t in range(len(ids))]
     for order in spec.orders:
         there = Counter(tuple(read[order - 1 :: -1]) for read in slots)
@@ -86,11 +90,14 @@ def test_positions_of_ngrams_are_the_rules(
             assert one.tokens == TOKENS
 
 
+@pytest.mark.parametrize("boundary", [False, True])
 def test_positions_of_rows_are_the_rules(
-    trained: TrainedRun, tokens: Tokens, spec: HashSpec, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedRun, tokens: Tokens, spec: HashSpec, boundary: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(places, "PIECE_TOKENS", 331)
-    table = reference.rows(spec, LAYER, stream(trained, tokens))
+    ids = stream(trained, tokens)
+    spec = with_boundary(spec, ids) if boundary else spec
+    table = reference.rows(spec, LAYER, ids)
     counts = Counter(row for read in table for row in read)
     unread = next(row for row in range(spec.rows(LAYER)) if row not in counts)
     chosen = [row for row, _ in counts.most_common(40)] + [table[7][5], unread]
@@ -164,8 +171,8 @@ def test_quartiles_are_those_of_the_gates_at_the_positions(trained: TrainedRun, 
     found = ngram_gates(trained, tokens, LAYER, ngram, 30)
     assert found is not None
     assert (found.occurrences, found.sampled, found.tokens) == (there.occurrences, len(gates), len(ids))
-    np.testing.assert_allclose(found.quartiles, np.quantile(gates, (0.25, 0.5, 0.75)), atol=1e-5)
-    np.testing.assert_allclose((found.low, found.high), (min(gates), max(gates)), atol=1e-5)
+    np.testing.assert_allclose(found.quartiles, np.quantile(gates, (0.25, 0.5, 0.75)), atol=1e-4)
+    np.testing.assert_allclose((found.low, found.high), (min(gates), max(gates)), atol=1e-4)
     assert found.to_json()["quartiles"] == list(found.quartiles)
 
 
@@ -209,7 +216,7 @@ def test_contexts_of_many_rows_are_those_of_each_alone(trained: TrainedRun, toke
     same_shape = alone.to_json(), together[rows[3]].to_json()
     assert [told["occurrences"] for told in same_shape] == [alone.occurrences] * 2
     for one, other in zip(alone.strongest, together[rows[3]].strongest, strict=True):
-        assert one.gate == pytest.approx(other.gate, abs=1e-5)
+        assert one.gate == pytest.approx(other.gate, abs=2e-4)
     told = alone.to_json()
     assert set(told) == {"occurrences", "sampled", "tokens", "gate", "strongest", "bands"}
     assert set(told["strongest"][0]) == {"tokens", "position", "gates", "effect_nats"}

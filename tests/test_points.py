@@ -85,8 +85,8 @@ def test_points_survive_compilation(model: LanguageModel, vectors: Tensor) -> No
     torch._dynamo.reset()
     compiled = torch.compile(model.blocks[1], backend="eager", fullgraph=True)
     x = torch.randn(1, 6, 8)
-    assert torch.equal(compiled(x, vectors, None), model.blocks[1](x, vectors, None))
+    assert torch.equal(compiled(x, None, vectors, None)[0], model.blocks[1](x, None, vectors, None)[0])
     seen: dict[str, Tensor] = {}
     with watching(model, lambda name, value: seen.update({name: value})):
-        torch.compile(model.blocks[1], backend="eager")(x, vectors, None)
+        torch.compile(model.blocks[1], backend="eager")(x, None, vectors, None)
     assert "blocks.1.memory.gate" in seen

@@ -18,7 +18,7 @@ FORBIDDEN = {
 RUNTIME = {
     f"runtime{inner}" for inner in ("", ".vectors", ".model", ".setting", ".typed_value", ".config", ".lookup", ".placement")
 }
-COMMAND_GROUPS = [f"engram_cli.{group}" for group in ("bench", "inspect", "stats", "table")]
+COMMAND_GROUPS = [f"engram_cli.{group}" for group in ("bench", "inspect", "probe", "stats", "table")]
 
 # A room inside a room, and which of the others within the same room it may import. One that is named as its room stands for
 # the modules that lie beside the folders.
@@ -43,6 +43,8 @@ ARROWS: dict[str, set[str]] = {
     "runtime.train": RUNTIME,
     "runtime.serve": RUNTIME,
     "runtime.inspect": RUNTIME,
+    "runtime.inspect.page": RUNTIME | {"runtime.inspect"},
+    "runtime.inspect.probes": RUNTIME | {"runtime.inspect"},
     "engram_cli": set(),
     **{group: {"engram_cli"} for group in COMMAND_GROUPS},
     "engram_cli.main": {"engram_cli", *COMMAND_GROUPS},

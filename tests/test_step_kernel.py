@@ -64,7 +64,7 @@ def test_attention(batch: int, first: int) -> None:
 
 @torch.inference_mode()
 def test_rotations_go_on_beyond_the_first_tables() -> None:
-    rotary, x = Rotary(6, 100.0), torch.randn(1, 700, 1, 2, 6)
+    rotary, x = Rotary(6, 100.0), torch.randn(1, 700, 2, 6)
     together = rotary.rotated(x, 0)
     apart = torch.cat([Rotary(6, 100.0).rotated(x[:, t : t + 1], t) for t in range(0, 700, 99)], dim=1)
     torch.testing.assert_close(apart, together[:, ::99], rtol=1e-4, atol=1e-4)

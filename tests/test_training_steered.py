@@ -133,6 +133,7 @@ def test_plot_draws_runs_side_by_side_and_says_where_they_end(own: Run, trained_
     last = [line["validation_nats"] for line in lines(own) if "validation_nats" in line][-1]
     assert found["runs"][0]["validation_nats"] == last
     refused(engram("plot", own.folder, "--out", picture), 1, "already there")
+    refused(engram("plot", tmp_path / "none", "--out", picture), 1, "has no train")
     refused(engram("plot", own.folder, "--out", tmp_path / "loss.gif"), 2, "unknown format")
     refused(engram("plot", tmp_path / "none", "--out", tmp_path / "x.svg"), 1, "has no train")
 

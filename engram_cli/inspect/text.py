@@ -27,8 +27,9 @@ def text(
     """Show a text token by token: each layer's gates, and the loss with the memory and without.
 
     Under every token its gates stand as digits, 0 for below a tenth to 9 for nine tenths and more, and as bars; + and - mark
-    tokens whose loss is at least a tenth of a nat lower or higher with the memory. The text is read as engram eval reads it:
-    after an end-of-text token, and in overlapping windows of the training's length where it is longer.
+    tokens whose loss is at least a tenth of a nat lower or higher with the memory. What the memory adds at a token shows in the
+    loss of the next. The text is read as engram eval reads it: after an end-of-text token, and in overlapping windows of the
+    training's length where it is longer.
 
     Example: engram inspect text "def __init__(self, name):"
 
@@ -75,6 +76,7 @@ def _write_page(path: Path, run: "Run", trained: "TrainedRun", text: str) -> Non
 def _given(text: str | None, file: Path | None) -> str:
     """The text of the argument or of the file. Raises UsageError where there is none, both, or more than one in the file."""
     from hashing.base.errors import UsageError
+    from hashing.text.corpus import Corpus
     from runtime.judged_text import texts_of
 
     if (text is None) == (file is None):
@@ -84,7 +86,7 @@ def _given(text: str | None, file: Path | None) -> str:
         )
     if file is None:
         return checked_text(text or "")
-    documents = texts_of(file)
+    documents = texts_of(Corpus((file,)))
     _, only = next(documents, ("", ""))
     if next(documents, None) is not None:
         raise UsageError(f"{file} holds several texts, expected one", hint="name a file of plain text")

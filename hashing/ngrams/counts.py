@@ -74,6 +74,27 @@ class OrderCounts:
     counts: NDArray[np.int64]  # (D,)
     documents: NDArray[np.int64]  # (D,) in how many of them each occurs
 
+    def of(self, ngrams: NDArray[np.integer]) -> NDArray[np.int64]:
+        """(M,) How often each of some n-grams (M, n) occurs: 0 for those that do not.
+
+        One pass over the counted n-grams for each of their ids, in which those drop out that begin like none of the M.
+        """
+        if not len(ngrams):
+            return np.zeros(0, np.int64)
+        asked, which = np.unique(ngrams.astype(np.int64), axis=0, return_inverse=True)
+        width = 2 + max(int(asked.max()), int(self.ids.max(initial=0)))
+        codes, left = np.zeros(len(asked), np.int64), np.arange(len(self.ids))
+        left_codes = np.zeros(len(left), np.int64)  # which of the distinct beginnings each counted n-gram has
+        for number in range(asked.shape[1]):
+            distinct, codes = np.unique(codes * width + asked[:, number] + 1, return_inverse=True)
+            extended = left_codes * width + self.ids[left, number] + 1
+            at = np.minimum(np.searchsorted(distinct, extended), len(distinct) - 1)
+            known = distinct[at] == extended
+            left, left_codes = left[known], at[known]
+        counts = np.zeros(len(asked), np.int64)  # by code; the rows of `asked` are distinct, so their codes are
+        counts[left_codes] = self.counts[left]
+        return counts[codes][which.reshape(-1)]
+
 
 @dataclass(frozen=True, slots=True)
 class NgramCounts:

@@ -28,6 +28,7 @@ MAX_DOCUMENT_CHARS = 1 << 20
 VALIDATION_SHARE = 1 / 32
 INSTALLED = {"site-packages", "dist-packages", "__pycache__"}
 CORPUS_FORMAT = 1
+EXPLAINED = {Remark.NO_TEXTS, Remark.NOT_JSON, Remark.DAMAGED}  # where the name of a file alone would not tell what is wrong
 MAX_BYTES = 1 << 24  # of a saved corpus, which holds paths and a few short values
 
 
@@ -202,7 +203,7 @@ class Corpus:
             if read:
                 reading.add(Remark.BROKEN_OFF, str(e))
             else:
-                reading.add(e.remark, str(e) if e.remark in {Remark.NO_TEXTS, Remark.NOT_JSON} else str(file))
+                reading.add(e.remark, str(e) if e.remark in EXPLAINED else str(file))
 
     def _records(self, file: Path, named: bool, reading: Reading) -> Texts:
         if (kind := content_suffix(file)) == ".parquet":

@@ -19,6 +19,7 @@ class Remark(Enum):
     HTML = "passed over {files}, HTML (named outright it is read, markup and all): {examples}"
     NO_TEXTS = "passed over {files}, no texts where they are looked for (--text-key, --text-column): {examples}"
     NOT_JSON = "passed over {files}, not to be read as JSON: {examples}"
+    DAMAGED = "passed over {files}, damaged: {examples}"
     HIDDEN = "passed over {files}, hidden or of installed packages: {examples}"
     BROKEN_OFF = "read {files} only up to the first fault: {examples}"
     DECODED = "read {files} in other encodings than UTF-8: {examples}"

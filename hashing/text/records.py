@@ -12,7 +12,6 @@ from json.decoder import JSONDecodeError
 from pathlib import Path
 from typing import Any, TextIO
 
-from hashing.base.errors import EngramError
 from hashing.text.reading import NoTextsError, Remark
 from hashing.text.text_file import SURROGATE
 
@@ -130,7 +129,7 @@ def json_values(stream: TextIO, path: Path, key: str) -> Texts:
 
 
 def parquet_rows(path: Path, column: str) -> Texts:
-    """Raises NoTextsError when there is no such column or it holds no texts, EngramError when the file is damaged."""
+    """Raises NoTextsError when there is no such column, it holds no texts, or the file is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -149,4 +148,5 @@ def parquet_rows(path: Path, column: str) -> Texts:
                         raise NoTextsError(Remark.NO_TEXTS, message)
                     yield f"{path}:{rows}", text or ""
     except pa.ArrowInvalid as e:
-        raise EngramError(f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}") from e
+        message = f"{path} cannot be read as Parquet: {str(e).splitlines()[0]}"
+        raise NoTextsError(Remark.DAMAGED, message) from e

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from hashing.base.errors import EngramError
 from hashing.text.reading import NoTextsError, Remark
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class TextFile:
     def recognise(cls, path: Path, fallback: str = "") -> "TextFile":
         """`fallback` is the encoding of a file that has no byte-order mark and is not UTF-8, which is then looked at whole.
 
-        Raises NoTextsError when the file does not begin like text, and EngramError when its compression is damaged.
+        Raises NoTextsError when the file does not begin like text, or its compression is damaged.
         """
         with open_bytes(path) as stream:
             sample = stream.read(SNIFFED_BYTES)
@@ -114,7 +113,7 @@ def content_suffix(file: Path) -> str:
 
 @contextmanager
 def open_bytes(file: Path) -> Iterator[IO[bytes]]:
-    """Decompressed. Raises EngramError when the file is damaged or was cut off."""
+    """Decompressed. Raises NoTextsError when the file is damaged or was cut off."""
     import zstandard
 
     try:
@@ -129,7 +128,7 @@ def open_bytes(file: Path) -> Iterator[IO[bytes]]:
                 with file.open("rb") as raw:
                     yield raw
     except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as e:
-        raise EngramError(f"{file} is damaged: {e}") from e
+        raise NoTextsError(Remark.DAMAGED, f"{file} is damaged: {e}") from e
 
 
 def _frames(raw: IO[bytes]) -> Iterator[bytes]:

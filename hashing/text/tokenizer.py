@@ -11,6 +11,7 @@ from hashing.base.regular_file import regular_size
 
 TRAINED_END_OF_TEXT = "<|endoftext|>"
 ENCODED_AT_ONCE = 64  # documents
+FROM_TEXT = "to train a tokenizer on a text: engram build-vocab --corpus FILE"
 
 
 def load_tokenizer(source: str) -> Tokenizer:
@@ -25,7 +26,8 @@ def load_tokenizer(source: str) -> Tokenizer:
         path = path / "tokenizer.json"
     if not path.exists():
         raise EngramError(
-            f"no such file: {path}", hint="name a tokenizer.json, a folder holding one, or a hub id such as owner/name"
+            f"no such file: {path}",
+            hint=f"name a tokenizer.json, a folder holding one, or a hub id such as owner/name; {FROM_TEXT}",
         )
     return _read_tokenizer(path)
 
@@ -41,11 +43,11 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as e:
-        raise EngramError(f"{path} is not a tokenizer: it is not UTF-8 text") from e
+        raise EngramError(f"{path} is not a tokenizer: it is not UTF-8 text", hint=FROM_TEXT) from e
     try:
         return Tokenizer.from_str(text)
     except Exception as e:  # the library raises the bare class for every malformed file
-        raise EngramError(f"{path} is not a tokenizer.json that the tokenizers library reads: {e}") from e
+        raise EngramError(f"{path} is not a tokenizer.json that the tokenizers library reads: {e}", hint=FROM_TEXT) from e
 
 
 def _fetch_tokenizer(identifier: str) -> Tokenizer:

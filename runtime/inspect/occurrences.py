@@ -25,7 +25,7 @@ from runtime.trained_run import TrainedRun
 
 NGRAM_SAMPLED, ROW_SAMPLED = 64, 256  # occurrences that the model reads, unless told: a phrase is to be answered at once
 STRONGEST, BANDS, PER_BAND = 20, 10, 5
-DIGITS = 6  # of gates and nats in JSON; bands and their contexts are rounded alike, so that a context stays in its band
+DIGITS = 4  # of gates and nats in JSON; bands and their contexts are rounded alike, so that a context stays in its band
 Row = tuple[int, int]
 """(layer, row)"""
 

@@ -41,11 +41,9 @@ class Sampler:
         self.totals, self._most = np.zeros(things, np.int64), most
         self._kept = np.empty((2, 0), np.int64)  # things, positions
         self._new: list[Ids] = []
-        self._waiting = 0  # positions in `_new`
+        self._waiting = 0  # how many positions these are
 
     def add(self, thing: int, positions: Ids) -> None:
-        if not len(positions):
-            return
         self.totals[thing] += len(positions)
         self._new.append(np.stack([np.full(len(positions), thing), positions]))
         self._waiting += len(positions)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from runtime.device import autocast
 from runtime.inspect.gates import watching_gates
 from runtime.inspect.threads import few_threads
+from runtime.lookup import Lookup
 from runtime.trained_run import TrainedRun
 from runtime.windows import TOKENS_AT_ONCE
 
@@ -55,11 +56,15 @@ def read(trained: TrainedRun, ids: NDArray[np.int32], positions: NDArray[np.int6
     Without `effects` these are NaN, in less time. Products are in the precision of the run's validations.
     The memory's vectors come from disk, some windows at a time.
     """
+    lookup = trained.lookup("disk")
+    assert lookup is not None, "a run without memory reads no rows"
     starts, length = _starts(ids, positions)
     shown = _shown(positions - starts, length)
     nothing = np.empty((0, shown.shape[1]), np.float32)  # for a run of no windows
     with few_threads(trained.model):
-        found = [_read(trained, window, effects) for window in _windows(trained, ids, positions)]
+        found = [
+            _read(trained, lookup, window, effects) for window in _windows(ids, positions, lookup.addressing.spec.max_order - 1)
+        ]
     return Readings(
         positions,
         token_ids=ids[starts[:, None] + shown].astype(np.int64),
@@ -82,10 +87,9 @@ def _shown(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     return first + np.arange(count)
 
 
-def _windows(trained: TrainedRun, ids: NDArray[np.int32], positions: NDArray[np.int64]) -> Iterator[Window]:
+def _windows(ids: NDArray[np.int32], positions: NDArray[np.int64], lookback: int) -> Iterator[Window]:
     starts, length = _starts(ids, positions)
     shown = _shown(positions - starts, length)
-    lookback = trained.config.model.memory.dilation - 1 if trained.config.model.memory else 0
     at_once = max(1, TOKENS_AT_ONCE // length)
     for first in range(0, len(positions), at_once):
         begins = starts[first : first + at_once, None]
@@ -95,11 +99,11 @@ def _windows(trained: TrainedRun, ids: NDArray[np.int32], positions: NDArray[np.
 
 
 @torch.no_grad()
-def _read(trained: TrainedRun, window: Window, effects: bool) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
+def _read(
+    trained: TrainedRun, lookup: Lookup, window: Window, effects: bool
+) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.float32]]:
     """Gates (B, S) by layer, and effects (B, S)."""
-    lookup, model = trained.lookup("disk"), trained.model
-    assert lookup is not None, "a run without memory reads no rows"
-    addressing = lookup.addressing
+    model, addressing = trained.model, lookup.addressing
     history = addressing.hasher.advance(addressing.vocab.canonical(window.before))
     vectors, _ = lookup.following(window.token_ids, history)
     ids, shown = torch.from_numpy(window.token_ids).to(model.device), torch.from_numpy(window.shown).to(model.device)

@@ -122,10 +122,9 @@ def _column(subject: Subject, layer: int, row: int) -> Column:
     spec = subject.spec
     if layer not in spec.layers:
         raise UsageError(f"layer {layer} has no table", hint=f"the layers that have one: {', '.join(map(str, spec.layers))}")
-    rows = spec.rows(layer)
-    if not 0 <= row < rows:
+    if not 0 <= row < spec.rows(layer):
         raise UsageError(
-            f"row {row:,} is outside the table of layer {layer}: expected 0 to {rows - 1:,}",
+            f"row {row:,} is outside the table of layer {layer}: expected 0 to {spec.rows(layer) - 1:,}",
             hint="rows are numbered over the whole layer, as engram inspect ngram shows them",
         )
     if (column := column_of(spec, layer, row)) is None:

@@ -1,4 +1,4 @@
-"""Causal attention with rotary positions."""
+"""Causal attention with rotary positions, in which several heads may share their keys and values (grouped queries)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from runtime.model.cache import BlockCache
 from runtime.model.config import ModelConfig
 from runtime.model.step_kernel import is_step, rotate_and_keep
 
+QK_EPS = 1e-6
 FIRST_POSITIONS = 512  # that the rotations are computed for at first
 
 
@@ -40,35 +41,56 @@ class Rotary(nn.Module):
         return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
     def rotated(self, x: Tensor, first: int) -> Tensor:
-        """x (B, T, …, head_dim), with two dimensions in between, rotated; its first position is number `first`."""
+        """x (B, T, heads, head_dim) rotated; its first position is number `first`."""
         length = x.shape[1]
-        cos, sin = (table[first : first + length, None, None].to(x.dtype) for table in self.tables(first + length))
+        cos, sin = (table[first : first + length, None].to(x.dtype) for table in self.tables(first + length))
         return torch.addcmul(x * cos, x.roll(self.head_dim // 2, -1), sin)
 
 
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, rotary: Rotary) -> None:
         super().__init__()
-        self.heads, self.head_dim, self.rotary = config.heads, config.head_dim, rotary
-        self.qkv = nn.Linear(config.hidden, 3 * config.hidden, bias=False)
+        self.heads, self.key_heads, self.head_dim, self.rotary = config.heads, config.key_heads, config.head_dim, rotary
+        self.qkv = nn.Linear(config.hidden, (config.heads + 2 * config.key_heads) * config.head_dim, bias=False)
+        self.query_norm, self.key_norm = (
+            nn.Parameter(torch.ones(config.head_dim)) if config.qk_norm else None for _ in range(2)
+        )
         self.out = nn.Linear(config.hidden, config.hidden, bias=False)
 
     def forward(self, x: Tensor, cache: BlockCache | None) -> Tensor:
         """Takes x (B, T, D) to the same shape; with a cache, x follows the positions in it and is added to them."""
         batch, new, _ = x.shape
         past = cache.length if cache else 0
-        qkv = self.qkv(x).view(batch, new, 3, self.heads, self.head_dim)
-        if cache is not None and is_step(qkv):
+        qkv = self.qkv(x).view(batch, new, self.heads + 2 * self.key_heads, self.head_dim)
+        if cache is not None and self._is_plain and is_step(qkv):
             q, k, v = self._step(qkv, cache)
         else:
-            q, k = self.rotary.rotated(qkv.narrow(2, 0, 2), past).transpose(1, 3).unbind(2)  # (B, H, T, head_dim)
-            v = qkv.select(2, 2).transpose(1, 2)
+            q, k, v = self._rotated(qkv, past)
             if cache is not None:
                 cache.extend(k, v)
                 k, v = cache.attended()
         mask = torch.ones(new, past + new, dtype=torch.bool, device=x.device).tril(past) if past and new > 1 else None
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=past == 0 and new > 1)
+        mixed = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=past == 0 and new > 1, enable_gqa=self.key_heads != self.heads
+        )
         return self.out(mixed.transpose(1, 2).reshape(batch, new, -1))  # type: ignore[no-any-return]
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether compiled code knows this attention: every head has keys of its own, as they are projected."""
+        return self.key_heads == self.heads and self.query_norm is None
+
+    def _rotated(self, qkv: Tensor, past: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, heads, T, head_dim), of what was projected (B, T, all heads, head_dim)."""
+        q_and_k, v = torch.split(qkv, [self.heads + self.key_heads, self.key_heads], dim=2)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = torch.split(q_and_k, [self.heads, self.key_heads], dim=2)
+            q, k = (
+                functional.rms_norm(part, gain.shape, gain, QK_EPS) for part, gain in ((q, self.query_norm), (k, self.key_norm))
+            )
+            q_and_k = torch.cat([q, k], dim=2)
+        q, k = torch.split(self.rotary.rotated(q_and_k, past).transpose(1, 2), [self.heads, self.key_heads], dim=1)
+        return q, k, v.transpose(1, 2)
 
     def _step(self, qkv: Tensor, cache: BlockCache) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of one position (B, H, 1, head_dim), and all keys and values with those of this position."""
@@ -78,4 +100,4 @@ class Attention(nn.Module):
         tables, buffers = (cos.data_ptr(), sin.data_ptr()), (keys.data_ptr(), values.data_ptr())
         rotate_and_keep(shape, qkv.data_ptr(), *tables, cache.length, *buffers)
         cache.length += 1
-        return qkv.select(2, 0).transpose(1, 2), *cache.attended()
+        return qkv.narrow(2, 0, self.heads).transpose(1, 2), *cache.attended()

@@ -1,4 +1,4 @@
-"""The memory module as DeepSeek-V4.1 has it, with its released weights (facts, sections 4 and 5).
+"""The memory module as DeepSeek-V4.1 has it, with its released weights (its published inference code).
 
 It is the memory of `memory.py` but for four things: there is no convolution; the norms divide with an eps of 1e-20; a score of
 exactly 0 opens the gate by its sign bit, since the root is given the score's sign by copysign; and a dead position, which is

@@ -5,8 +5,9 @@ While nobody watches, that is one comparison in Python, which `torch.compile` re
 is called with the point's full name, such as `blocks.1.memory.gate`; it returns None to leave the value, or a replacement of
 the same shape.
 
-Points of a block: `in`, `attention`, `ffn`, `out`. Points of its memory: `e`, `key`, `value`, `score`, `gate`, `conv`, `out`.
-Its `rows` are known before the model begins, and the `logits` come after it: `runtime/inspect/record.py` adds those two names.
+Points of a block: `in`, `attention`, `ffn`, `out`, and `read` where streams are joined in a single pass. Points of its memory:
+`e`, `key`, `value`, `score`, `gate`, `conv`, `out`. Its `rows` are known before the model begins, and the `logits` come after:
+`runtime/inspect/record.py` adds those two names.
 The names are attributes of the model and not of Python frames, so that they stay when the code around them moves.
 """
 

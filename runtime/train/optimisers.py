@@ -8,9 +8,9 @@ from runtime.config import Recipe
 BETAS = (0.9, 0.95)
 
 # A parameter's role follows from the module it belongs to, or its own name where it is a module's own.
-DECAYED = {"embedding", "head", "qkv", "out", "gate_up", "down", "projection"}  # matrices
-# Gains, the convolution, and the bias of the memory's projection.
-NOT_DECAYED = {"norm", "attention_norm", "ffn_norm", "key_norm", "query_norm", "conv_norm", "conv", "bias"}
+DECAYED = {"embedding", "head", "qkv", "out", "gate_up", "down", "router", "mapping", "projection"}  # matrices
+# Gains, the convolution, the bias of the memory's projection, and what is added to and multiplied with the maps of streams.
+NOT_DECAYED = {"norm", "attention_norm", "ffn_norm", "key_norm", "query_norm", "conv_norm", "conv", "bias", "base", "scale"}
 
 
 def adamw(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:

@@ -204,6 +204,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.state.model.parameters(), MAX_GRADIENT_NORM)
         self.state.optimizer.step()
         self.state.optimizer.zero_grad(set_to_none=True)
+        self.state.model.balance_experts(self.recipe.balance_rate)
         for layer, leaf in leaves.items():
             self.state.tables[layer].step(leaf, rate * self.recipe.row_rate_factor)
         self.state.step += 1

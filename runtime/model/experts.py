@@ -1,0 +1,84 @@
+"""A mixture of experts: a few of many feed-forward networks for each token, beside one that all tokens share (DeepSeek-V3).
+
+    s       = sigmoid(x · W)                          in float32, one score for each routed expert
+    chosen  = the k experts with the largest s + b    b, the correction bias, decides who is chosen and nothing else
+    weights = s / (Σ s of those chosen + 1e−20) · scale
+    output  = shared(x) + Σ weights · expert(x)
+
+After each step of the optimiser b moves by a fixed amount towards the experts that had fewer tokens than the mean, so that all
+are used without a loss of their own.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from runtime.model.config import ModelConfig
+from runtime.model.feed_forward import FeedForward
+
+EPS = 1e-20
+
+
+class Experts(nn.Module):
+    """The routed experts' matrices, each kind in one parameter."""
+
+    def __init__(self, count: int, hidden: int, inner: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Parameter(torch.empty(count, 2 * inner, hidden))
+        self.down = nn.Parameter(torch.empty(count, hidden, inner))
+
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """(N, D) For tokens x (N, D), the sum over the experts chosen (N, k) of their outputs times the weights (N, k).
+
+        Tokens are sorted by expert, so each expert is two products over all of its own.
+        """
+        order = chosen.flatten().argsort(stable=True)
+        counts = chosen.flatten().bincount(minlength=len(self.gate_up)).tolist()
+        tokens = order // chosen.shape[1]
+        outputs = [
+            self._expert(number, part) for number, part in enumerate(torch.split(x[tokens], counts)) if len(part)
+        ]  # an expert without tokens has no gradient
+        weighted = torch.cat(outputs) * weights.flatten()[order].unsqueeze(-1).to(x.dtype)
+        return torch.zeros_like(x, dtype=weighted.dtype).index_add(0, tokens, weighted)
+
+    def _expert(self, number: int, x: Tensor) -> Tensor:
+        gate, up = functional.linear(x, self.gate_up[number]).chunk(2, dim=-1)
+        return functional.linear(functional.silu(gate) * up, self.down[number])
+
+
+class MixtureOfExperts(nn.Module):
+    bias: Tensor  # (experts,) float32
+    load: Tensor  # (experts,) tokens that chose each, since the last balancing
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.per_token, self.scale = config.experts_per_token, config.router_scale
+        self.router = nn.Parameter(torch.empty(config.experts, config.hidden))
+        self.experts = Experts(config.experts, config.hidden, config.expert_ffn)
+        inner = config.shared_experts * config.expert_ffn
+        self.shared = FeedForward(config.hidden, inner) if inner else None
+        self.register_buffer("bias", torch.zeros(config.experts))
+        self.register_buffer("load", torch.zeros(config.experts), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Takes x (B, T, D) to the same shape."""
+        flat = x.flatten(0, -2)
+        chosen, weights = self.route(flat)
+        if torch.is_grad_enabled():
+            self.load += chosen.flatten().bincount(minlength=len(self.load))
+        out = self.experts(flat, chosen, weights).view_as(x)
+        return out if self.shared is None else out + self.shared(x)  # type: ignore[no-any-return]
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The experts (N, k) of tokens x (N, D), and their weights (N, k) in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            scores = functional.linear(x.float(), self.router.float()).sigmoid()
+        chosen = (scores + self.bias).topk(self.per_token, dim=-1, sorted=False).indices
+        weights = scores.gather(-1, chosen)
+        return chosen, weights / (weights.sum(-1, keepdim=True) + EPS) * self.scale
+
+    @torch.no_grad()
+    def balance(self, rate: float) -> None:
+        """Moves the bias by `rate`, up where an expert had fewer tokens than the mean since the last time, else down."""
+        self.bias += rate * torch.sign(self.load.mean() - self.load)
+        self.load.zero_()
