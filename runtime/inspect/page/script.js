@@ -40,8 +40,8 @@ const signed = (value, digits = 3) => (value > 0 ? "+" : value < 0 ? "−" : "")
 // White space as a person can see it, · a space, → a tab, ⏎ a line's end; and by its number what no font has a picture of.
 function seen(text, lines) {
   const marks = { " ": "·", "\t": lines ? "→\t" : "→", "\n": lines ? "⏎\n" : "⏎", "\r": "␍" };
-  const unseen = (letter) => marks[letter] || `‹${letter.codePointAt(0).toString(16).toUpperCase()}›`;
-  const parts = text.split(/([\s\p{C}])/u).map((part, i) => (i % 2 ? make("span", { class: "space" }, unseen(part)) : part));
+  const unseen = (part) => marks[part] || (part.startsWith("  ") ? `·×${part.length}` : `‹${part.codePointAt(0).toString(16).toUpperCase()}›`);
+  const parts = text.split(lines ? /([\s\p{C}])/u : /( {5,}|[\s\p{C}])/u).map((part, i) => (i % 2 ? make("span", { class: "space" }, unseen(part)) : part));
   return text ? parts.filter((part) => part !== "") : [make("span", { class: "space" }, "∅")];
 }
 
@@ -366,7 +366,7 @@ function contextStrip(context) {
   return make("p", { class: "strip small" }, context.tokens.map((text, i) => make("span", {
     ...tokenAttributes(context.gates[i], context.effect_nats[i], i === context.position ? " here" : ""),
     title: `gate ${number(context.gates[i], 2)}, effect ${number(context.effect_nats[i], 2)} nats`,
-  }, seen(text))));
+  }, seen(text, true))));
 }
 
 function showRow(row) {
@@ -412,7 +412,7 @@ function contextSections(contexts) {
   return [
     make("h2", {}, "Strongest contexts"),
     make("p", { class: "quiet" }, `The widest open gates of ${number(contexts.sampled)} occurrences, of ${number(contexts.occurrences)}`
-      + " in the training side. The framed token reads the row; gates are means over streams."),
+      + " in the training side. The framed token reads the row."),
     legend(),
     ...contexts.strongest.map(contextStrip),
     make("h2", {}, "By how far the gate opens"),
