@@ -318,7 +318,8 @@ def test_a_page_replaces_a_file_only_by_force(file: Path, counted_run: Run) -> N
 
 def test_a_run_without_counts_says_what_to_run(trained_run: Run, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    done = engram("inspect", "text", "import os", "--html", path, "--run", trained_run.folder)
+    path.write_text("what --force replaces")
+    done = engram("inspect", "text", "import os", "--html", path, "--force", "--run", trained_run.folder)
     assert done.returncode == 0
     assert "engram stats" in done.stderr
     assert "engram stats" in str(frozen_data(path)["notes"])
