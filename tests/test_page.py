@@ -3,19 +3,25 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import torch
 
-from hashing.text.corpus import Corpus
+from runtime.inspect.page.content import Content
+from runtime.inspect.page.frozen import frozen_page
 from runtime.run import Run
+from runtime.trained_run import TrainedRun
 from tests.browser import Browser, Tab, browser
 from tests.commands import document, engram, engram_process, refused
 
+DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 TEXT = "def one(x):\n    return 'two</script><b>😀'"
 
 
@@ -61,8 +67,8 @@ def address(counted_run: Run) -> Iterator[str]:
         yield found
 
 
-def frozen_data(path: Path) -> dict[str, object]:
-    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.DOTALL)
+def frozen_data(path: Path) -> dict[str, Any]:
+    data = DATA.search(path.read_text())
     assert data is not None
     return dict(json.loads(data[1]))
 
@@ -78,6 +84,12 @@ def use_by_hand(tab: Tab, tokens: list[str]) -> None:
     assert shown == tokens
     page.hover('[data-token="2"]')
     assert "token 2" in tab.text("#token h2")
+    page.click('[data-token="2"]')
+    page.hover('[data-token="1"]')
+    assert "token 2" in tab.text("#token h2"), "a click holds a token"
+    page.keyboard.press("Escape")
+    page.hover('[data-token="1"]', position={"x": 2, "y": 3})
+    assert "token 1" in tab.text("#token h2")
     page.focus('[data-token="3"]')
     page.keyboard.press("ArrowRight")
     assert tab.focused_token == "4"
@@ -88,6 +100,9 @@ def use_by_hand(tab: Tab, tokens: list[str]) -> None:
     assert tab.focused_token == str(len(tokens) - 1)
     assert "in the corpus" in tab.text("#token")
     assert page.locator("#token .lens li").count() >= 40, "ten up and ten down of each order"
+    page.keyboard.press("ArrowUp")
+    assert tab.focused_token not in (None, str(len(tokens) - 1)), "the line above"
+    page.keyboard.press("End")
     page.keyboard.press("Enter")
     page.wait_for_selector("#row")
     assert page.locator("svg rect").count() == 100, "two histograms of 50 bins"
@@ -102,7 +117,7 @@ def use_by_hand(tab: Tab, tokens: list[str]) -> None:
 def test_a_frozen_page_by_hand(chromium: Browser, file: Path) -> None:
     data = frozen_data(file)
     with chromium.tab(file.as_uri()) as tab:
-        use_by_hand(tab, list(data["tokens"]))  # type: ignore[call-overload]
+        use_by_hand(tab, data["tokens"])
         assert tab.asked == [file.as_uri()], "all is in the file"
 
 
@@ -123,6 +138,54 @@ def test_a_live_page_by_hand(chromium: Browser, address: str, counted_run: Run) 
         tab.page.wait_for_url("**/text?text=def*")
         tab.page.wait_for_selector(f'[data-token="{len(said["tokens"]) - 1}"]')
         use_by_hand(tab, said["tokens"])
+
+
+def test_a_row_that_a_file_leaves_out(chromium: Browser, counted_run: Run, tmp_path: Path) -> None:
+    content = Content.open(counted_run, TrainedRun.load(counted_run, torch.device("cpu")))
+    path = tmp_path / "page.html"
+    path.write_text(frozen_page(content, "import os", most_rows=1), encoding="utf-8")
+    data = frozen_data(path)
+    assert data["kept_rows"] == 1
+    with chromium.tab(path.as_uri()) as tab:
+        assert f"{data['left_out_rows']} are left out" in tab.text("main")
+        tab.page.click("#token tbody tr:nth-child(2) a")
+        tab.page.wait_for_selector("#status.error")
+        assert "is not kept in this file" in tab.text("#status")
+        tab.page.click("main a")
+        tab.page.wait_for_selector("[data-token]")
+        assert tab.text("#status") == ""
+
+
+def test_switches_of_layers_and_streams(chromium: Browser, file: Path, tmp_path: Path) -> None:
+    """The document of the file with another layer and another stream, as larger runs have them."""
+    data = frozen_data(file)
+    own = data["gates"]["1"]
+    data["gates"] = {"1": [[gate, 0.25] for (gate,) in own], "2": [[0.5, 0.75] for _ in own]}
+    for position in data["positions"]:
+        position["layers"]["2"] = position["layers"]["1"]
+    path = tmp_path / "page.html"
+    path.write_text(
+        DATA.sub(lambda found: found[0].replace(found[1], json.dumps(data).replace("<", "\\u003c")), file.read_text())
+    )
+    with chromium.tab(path.as_uri()) as tab:
+        tab.page.wait_for_selector("[data-token]")
+        seen = lambda: tab.page.eval_on_selector("[data-token]", "e => e.style.getPropertyValue('--open')")  # noqa: E731
+        assert float(seen()) == pytest.approx(own[0][0], abs=0.001)
+        for name, number, gate in (("stream", 1, 0.25), ("layer", 2, 0.75), ("stream", 0, 0.5)):
+            button = f'fieldset[data-name="{name}"] button:text-is("{number}")'
+            tab.page.focus(button)
+            tab.page.keyboard.press("Enter")
+            assert float(seen()) == gate
+            assert tab.page.eval_on_selector(button, "e => e === document.activeElement && e.ariaPressed === 'true'")
+        assert "gate0.500, 0.750" in tab.text("#token .facts")
+
+
+def test_a_phrase_has_a_page(chromium: Browser, address: str) -> None:
+    with chromium.tab(f"{address}/ngram?text=return") as tab:
+        tab.page.wait_for_selector("#ngram")
+        assert tab.page.locator("main .lens li").count() >= 40
+        tab.page.keyboard.press("Escape")
+        tab.page.wait_for_selector("[data-token]")
 
 
 def test_what_cannot_be_shown_is_said(chromium: Browser, address: str) -> None:
@@ -208,7 +271,15 @@ def test_a_page_is_json_under_the_same_path(address: str, counted_run: Run) -> N
         assert {name: row[name] for name in ("order", "head", "norm", "ngrams", "training_reads")} == {
             name: told[name] for name in ("order", "head", "norm", "ngrams", "training_reads")
         }
-        for wrong, message in (("/text?text=", "empty"), ("/row/1/99999999", "outside the table"), ("/row/7/0", "layer 7")):
+        for wrong, message in (
+            ("/text?text=", "empty"),
+            ("/ngram?text=", "empty"),
+            ("/text?text=" + "%00" * 600, "more than the 512 of a page"),
+            ("/row/1/99999999", "outside the table"),
+            ("/row/1/-1", "outside the table"),
+            ("/row/7/0", "layer 7"),
+            ("/row/1/one", "row"),
+        ):
             refusal = client.get(wrong, headers=ask)
             assert refusal.status_code == 400
             assert message in refusal.json()["error"]["message"]
@@ -226,6 +297,18 @@ def test_looking_and_completing_do_not_disturb_each_other(address: str) -> None:
         assert all(found == seen for found in looked)
 
 
+def test_many_who_look_do_not_keep_a_completion_waiting(address: str) -> None:
+    """More than there are threads for requests: they wait for one another and not in these threads."""
+    body = {"model": "run", "prompt": "def ", "max_tokens": 4, "temperature": 0}
+    with httpx.Client(base_url=address, timeout=60) as client, ThreadPoolExecutor(61) as together:
+        look = lambda _: client.get("/ngram?text=import", headers={"Accept": "application/json"}).status_code  # noqa: E731
+        looks = [together.submit(look, number) for number in range(60)]
+        time.sleep(0.2)
+        assert client.post("/v1/completions", json=body).status_code == 200
+        assert sum(found.done() for found in looks) < 50, "the completion came while most were waiting"
+        assert {found.result() for found in looks} == {200}
+
+
 def test_a_page_replaces_a_file_only_by_force(file: Path, counted_run: Run) -> None:
     before = file.read_bytes()
     call = ("inspect", "text", "other", "--html", file, "--run", counted_run.folder)
@@ -233,10 +316,10 @@ def test_a_page_replaces_a_file_only_by_force(file: Path, counted_run: Run) -> N
     assert file.read_bytes() == before
 
 
-def test_a_run_without_counts_says_what_to_run(trained_run: Run, tmp_path: Path, corpus_path: Path) -> None:
-    assert Corpus((corpus_path,)).paths
+def test_a_run_without_counts_says_what_to_run(trained_run: Run, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    done = engram("inspect", "text", "import os", "--html", path, "--run", trained_run.folder)
+    path.write_text("what --force replaces")
+    done = engram("inspect", "text", "import os", "--html", path, "--force", "--run", trained_run.folder)
     assert done.returncode == 0
     assert "engram stats" in done.stderr
     assert "engram stats" in str(frozen_data(path)["notes"])

@@ -43,6 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime.train": RUNTIME,
     "runtime.serve": RUNTIME,
     "runtime.inspect": RUNTIME,
+    "runtime.inspect.page": RUNTIME | {"runtime.inspect"},
     "runtime.inspect.probes": RUNTIME | {"runtime.inspect"},
     "engram_cli": set(),
     **{group: {"engram_cli"} for group in COMMAND_GROUPS},

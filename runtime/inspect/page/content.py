@@ -20,7 +20,8 @@ from runtime.tokens import Tokens
 from runtime.trained_run import TrainedRun
 
 MOST_TOKENS = 512  # of a text on a page, whose every token is looked at
-SAMPLED = 24  # occurrences of each n-gram whose gates are read: a page has many n-grams
+SAMPLED, LEAST_SAMPLED = 24, 3  # occurrences of each n-gram whose gates are read
+SAMPLED_TOGETHER = 2048  # of all n-grams of a text: what a person waits for must not grow with the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,15 @@ class Content:
 
     def text(self, text: str) -> dict[str, Any]:
         """Raises UsageError for a text without tokens or with too many."""
+        found = len(self.trained.tokenizer.encode(text, add_special_tokens=False).ids)
+        if found > MOST_TOKENS:
+            raise UsageError(f"the text has {found:,} tokens, more than the {MOST_TOKENS} of a page", hint="name a part of it")
         with self.turn:
             seen = view_text(self.trained, text)
-            if (found := len(seen.tokens)) > MOST_TOKENS:
-                raise UsageError(
-                    f"the text has {found:,} tokens, more than the {MOST_TOKENS} of a page", hint="name a part of it"
-                )
             phrase = view_ngram(self.subject, text, every_token=True)
-            told = ngram_model.with_model(phrase, self.trained, self.tokens, SAMPLED).to_json()
-        positions = [{"layers": position["layers"]} for position in told["positions"]]
+            sampled = max(LEAST_SAMPLED, min(SAMPLED, SAMPLED_TOGETHER // (found * len(self.subject.spec.orders))))
+            told = ngram_model.with_model(phrase, self.trained, self.tokens, sampled).to_json()
+        positions = [_position(position["layers"]) for position in told["positions"]]
         notes = [note.removeprefix("note: ") for note in self.subject.notes]
         return {"run": self.name, "text": text, **seen.to_json(), "positions": positions, "notes": notes}
 
@@ -66,3 +67,11 @@ class Content:
         with self.turn:
             found = row_model.with_model(view_rows(self.subject, rows), self.trained, self.tokens, sampled)
         return {f"{view.layer}/{view.row}": view.to_json() for view in found}
+
+
+def _position(layers: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """What a token reads, without the histograms of its lenses: a row's own view has one."""
+    for layer in layers.values():
+        for part in (layer, *layer["orders"].values()):
+            part["lens"] = {name: part["lens"][name] for name in ("up", "down")}
+    return {"layers": layers}

@@ -1,7 +1,9 @@
 """The frozen page: one file with its markup, stylesheet, script and data, that asks for nothing and keeps for years.
 
 The text's document stands in it as JSON. Those of the rows, which repeat one another's contexts, are one JSON object by
-"layer/row", compressed by gzip and written in base64: a tenth of the size.
+"layer/row", compressed by gzip and written in base64: a tenth of the size. A long text reads more rows than a file should hold:
+those that the text reads first are kept, and `kept_rows`, `left_out_rows` and `rows_bytes` of the document say how many and how
+large.
 """
 
 import gzip
@@ -14,8 +16,13 @@ from typing import Any
 from runtime.inspect.page.content import Content
 
 ROW_SAMPLED = 40  # occurrences of each row that the model reads
-ROWS_BYTES = 48 << 20  # of the rows' documents together, not compressed; rows that come later in the text are left out
+ROWS, ROWS_BYTES = 640, 48 << 20  # that are kept, and of their documents together, not compressed
 AT_ONCE = 64  # rows that are looked at together
+CHARSET = '<meta charset="utf-8">'
+POLICY = (  # what is in the file and nothing else
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'\">"
+)
 STYLE, SCRIPT = '<link rel="stylesheet" href="/style.css">', '<script src="/script.js"></script>'
 
 
@@ -24,17 +31,19 @@ def asset(name: str) -> str:
     return files("runtime.inspect.page").joinpath(name).read_text(encoding="utf-8")
 
 
-def frozen_page(content: Content, text: str, progress: Callable[[float], None] = lambda _: None) -> str:
-    """The page of a text with the rows that it reads, as far as ROWS_BYTES go; `progress` hears which share of them is done.
+def frozen_page(content: Content, text: str, progress: Callable[[float], None] = lambda _: None, most_rows: int = ROWS) -> str:
+    """The page of a text with the rows that it reads first, as far as ROWS_BYTES go; `progress` hears which share is done.
 
     Raises UsageError for a text without tokens or with too many.
     """
     document = content.text(text)
-    rows = json.dumps(_rows(content, document, progress), ensure_ascii=False)
-    page = asset("page.html")
-    assert STYLE in page
-    assert SCRIPT in page
-    packed = b64encode(gzip.compress(rows.encode("utf-8", "surrogatepass"), mtime=0)).decode()
+    wanted = _wanted(document)
+    kept = _rows(content, wanted[:most_rows], progress)
+    rows = json.dumps(kept, ensure_ascii=False)
+    packed = b64encode(gzip.compress(rows.encode("utf-8"), mtime=0)).decode()
+    document |= {"kept_rows": len(kept), "left_out_rows": len(wanted) - len(kept), "rows_bytes": len(packed)}
+    page = asset("page.html").replace(CHARSET, f"{CHARSET}\n{POLICY}")
+    assert all(part in page for part in (POLICY, STYLE, SCRIPT))
     data = f'<script type="application/json" id="data">{_inert(json.dumps(document, ensure_ascii=False))}</script>\n'
     data += f'<script type="application/gzip" id="rows">{packed}</script>'
     page = page.replace(STYLE, f"<style>\n{asset('style.css')}</style>")
@@ -46,9 +55,9 @@ def _inert(text: str) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _rows(content: Content, document: dict[str, Any], progress: Callable[[float], None]) -> dict[str, dict[str, Any]]:
-    """By "layer/row", in the order in which the text reads them."""
-    wanted = list(
+def _wanted(document: dict[str, Any]) -> list[tuple[int, int]]:
+    """The rows, as (layer, row), that a text's document names, each once, in the order in which the text reads them."""
+    return list(
         dict.fromkeys(
             (int(layer), row)
             for position in document["positions"]
@@ -57,6 +66,10 @@ def _rows(content: Content, document: dict[str, Any], progress: Callable[[float]
             for row in ngram["rows"]
         )
     )
+
+
+def _rows(content: Content, wanted: list[tuple[int, int]], progress: Callable[[float], None]) -> dict[str, dict[str, Any]]:
+    """By "layer/row", the first of those that are wanted, as far as ROWS_BYTES go."""
     kept: dict[str, dict[str, Any]] = {}
     size = 0
     for first in range(0, len(wanted), AT_ONCE):
