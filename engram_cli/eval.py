@@ -23,6 +23,8 @@ from engram_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from runtime.evaluation import Evaluation
     from runtime.judged_text import JudgedText
     from runtime.run import Run
@@ -68,8 +70,7 @@ def evaluate_texts(
     Example: engram eval "By the way" --tokens
     """
     from engram_cli.options import chosen_placement
-    from engram_cli.output import note, progress
-    from hashing.text.round_trip import loses_characters
+    from engram_cli.output import progress
     from runtime.device import default_device
     from runtime.evaluation import evaluate, variants
     from runtime.judged_text import JudgedText
@@ -82,8 +83,7 @@ def evaluate_texts(
     source, given, where = Run(run), _given(texts or [], options), chosen_placement(placement, offload)
     with source.reading():
         trained = TrainedRun.load(source, default_device(), best)
-        tokenizer = trained.tokenizer
-        judged = [JudgedText.encode(name, text, tokenizer) for name, text in given]
+        judged = [JudgedText.encode(name, text, trained.tokenizer) for name, text in given]
         windows = _windows(source, trained, judged, max_tokens)
     compared = variants(trained, without or [])
     shown = list(compared)[:2] if tokens else []  # intact and suppressed
@@ -93,6 +93,14 @@ def evaluate_texts(
         advance = partial(bar.advance, judging)
         found = evaluate(trained.model, precision, lookup, windows, compared, shown, advance)
     _report(source, found, windows, judged, json)
+    _note_losses(trained.tokenizer, judged)
+
+
+def _note_losses(tokenizer: "Tokenizer", judged: Sequence["JudgedText"]) -> None:
+    """Says where the tokens do not stand for all of the text."""
+    from engram_cli.output import note
+    from hashing.text.round_trip import loses_characters
+
     lossy = [text.name for text in judged if not text.is_whole]
     if lossy or (not judged and loses_characters(tokenizer)):
         where_lost = f" of {lossy[0]}" if lossy else ""
