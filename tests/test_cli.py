@@ -13,6 +13,7 @@ import pytest
 
 from runtime.run import Run
 from tests.commands import document, engram, engram_process, largest_file, refused
+from tests.runs import content
 
 LIMIT_BYTES = 200_000
 
@@ -94,6 +95,63 @@ def test_nothing_is_overwritten_without_force(trained_run: Run) -> None:
         rf"already has a training\nhint: engram train --resume --run {trained_run.folder} goes on",
     )
     assert trained_run.vocab_path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file or folder: FILE"),
+        ("", "the corpus is empty"),
+        ("one word", "no document of the corpus falls on the validation side\nhint: give more text"),
+        (
+            "self " * 100,
+            "the training side has .* tokens, expected more than one window of 64\nhint: give more",
+        ),
+        ("a\0b", "FILE is not text"),
+    ],
+)
+def test_a_corpus_that_cannot_be_trained_on_costs_no_training(
+    tmp_path: Path, trained_run: Run, text: str | None, message: str
+) -> None:
+    before, corpus = content(trained_run), tmp_path / "corpus.txt"
+    if text is not None:
+        corpus.write_text(text)
+    done = engram("train", "--force", "--preset", "nano", "--corpus", corpus, "--run", trained_run.folder)
+    refused(done, 1, message.replace("FILE", str(corpus)))
+    assert content(trained_run) == before
+    assert document("generate", "def", "--max-tokens", "2", "--run", trained_run.folder)["tokens"] > 0
+
+
+def test_a_vocabulary_that_a_model_needs_is_replaced_only_with_the_model(
+    tmp_path: Path, trained_run: Run, corpus_path: Path
+) -> None:
+    run = Run(shutil.copytree(trained_run.folder, tmp_path / "run"))
+    build = ("build-vocab", "--corpus", corpus_path, "--size", "300", "--force", "--run", run.folder)
+    refused(
+        engram(*build), 1, "needs the vocabulary that it was trained with.*\nhint: --force --discard-training replaces both"
+    )
+    assert content(run) == content(trained_run)
+    refused(engram(*build, "--discard-training", "--text-key", "absent"), 1, "no text under")
+    assert content(run) == content(trained_run)
+    assert engram(*build, "--discard-training").returncode == 0
+    assert sorted(path.name for path in run.folder.iterdir()) == ["corpus.json", "tokenizer.json", "vocab.parquet"]
+    assert len(run.vocab().tokens) == 300
+
+
+def test_a_training_says_on_what_it_was_judged_and_what_is_no_control(
+    tmp_path: Path, vocab_run: Run, corpus_path: Path
+) -> None:
+    run = shutil.copytree(vocab_run.folder, tmp_path / "run")
+    options = ("train", "--force", "--preset", "nano", "--steps", "2", "--run", run)
+    done = engram(*options, "--corpus", corpus_path)
+    assert re.search("on [0-9,]+ tokens of [0-9]+ documents that were not trained on, ± one standard error\n", done.stdout)
+    assert re.search("with the memory .* ± 0[.][0-9]{4}", done.stdout), done.stdout
+    assert "suppressed is not trained without: engram train --no-memory is the control\n" in done.stdout
+    (tmp_path / "one.txt").write_text("".join(f"line {i}\n" for i in range(200)))
+    (tmp_path / "held.txt").write_text("held out " * 40)
+    done = engram(*options, "--no-memory", "--corpus", tmp_path / "one.txt", "--validation", tmp_path / "held.txt")
+    assert re.search("on [0-9,]+ tokens of 1 document that were not trained on\n", done.stdout), done.stdout
+    assert "suppressed" not in done.stdout
 
 
 @pytest.mark.parametrize(
