@@ -151,9 +151,12 @@ class Command:
         return " ".join(["engram", self.name, *(f'"{a}"' if " " in a else a for a in self.arguments), "--run", str(self.run)])
 
     def start(self, threads: int, **streams: Any) -> subprocess.Popen[str]:
+        from engram_cli.interrupt import held_back
+
         words = [sys.executable, "-m", "engram_cli.main", self.name, *self.arguments, "--run", str(self.run), "--json"]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, **streams)
+        with held_back():
+            return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, **streams)
 
     def said(self) -> dict[str, Any]:
         """Runs the command and returns its JSON."""
@@ -195,9 +198,13 @@ def together(commands: dict[str, Command]) -> dict[str, dict[str, Any]]:
 @contextmanager
 def _served(run: Path) -> Iterator[str]:
     """The address of a server with the run's tables offloaded, on a free port, for the length of the block."""
+    from engram_cli.interrupt import held_back
+
     print(f"\n$ engram serve --offload --port 0 --run {run}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "engram_cli.main", "serve", "--offload", "--port", "0", "--run", str(run)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    with held_back():
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with server:
         assert server.stderr is not None
         try:
             line = server.stderr.readline()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engram_cli.demo import CONTROL, Demo, _trained
+from engram_cli.demo import CONTROL, Command, Demo, _trained
 from runtime.run import Run
 from tests.commands import ROOT, engram, engram_process, refused
 from tests.interruptions import Kind, interrupted, operations
@@ -82,6 +82,14 @@ def test_a_killed_demo_goes_on_where_it_was(tmp_path: Path) -> None:
         lines = (folder / "train" / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [1, 2]
     again.train()  # nothing is left to do
+
+
+def test_ctrl_c_while_a_command_of_the_demo_starts_is_told_in_a_sentence(tmp_path: Path) -> None:
+    """It comes before Python has read its own modules, and is held back until the command can say so."""
+    with Command("build-vocab", [], tmp_path / "run").start(1, stderr=subprocess.PIPE) as process:
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    assert (process.returncode, said) == (130, "error: interrupted\n")
 
 
 def test_the_summary_has_the_control_beside_what_is_none(trained_run: Run, tmp_path: Path) -> None:
