@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 import torch
@@ -42,18 +42,19 @@ def fast_precision(device: torch.device) -> Precision:
 def _product_seconds(device: torch.device) -> dict[torch.dtype, float]:
     """The least time of a product in either precision, inputs being converted each time as under autocast.
 
-    They take turns, so that other work on the machine meets both: a model and its control, trained at different hours, would
-    otherwise be computed in different numbers.
+    A CPU's is the time that it worked on the product, and they take turns, so that other work on the machine decides nothing: a
+    model and its control, trained at different hours, would otherwise be computed in different numbers.
     """
+    clock = thread_time if device.type == "cpu" else perf_counter
     positions, inputs, outputs = TRIED_SHAPE
     x, weight = torch.ones(positions, inputs, device=device), torch.ones(outputs, inputs, device=device)
     weights = {precision: weight.to(precision) for precision in (torch.float32, torch.bfloat16)}
     least = dict.fromkeys(weights, float("inf"))
     for _ in range(TRIALS):
         for precision, tried in weights.items():
-            began = perf_counter()
+            began = clock()
             float((x.to(precision) @ tried.T)[0, 0])  # reading a number waits for a GPU
-            least[precision] = min(least[precision], perf_counter() - began)
+            least[precision] = min(least[precision], clock() - began)
     return least
 
 
