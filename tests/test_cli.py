@@ -6,13 +6,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from runtime.run import Run
-from tests.commands import document, engram, engram_process, largest_file, refused
+from tests.commands import ROOT, document, engram, engram_process, largest_file, refused
 from tests.runs import content
 
 LIMIT_BYTES = 200_000
@@ -243,6 +245,29 @@ def test_ctrl_c_leaves_nothing_half_written(
     assert "Traceback" not in said
     assert re.search("interrupted|stopped and saved", said)
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("loading", ["engram_cli.train", "typer", "hashing.base.errors"])
+def test_ctrl_c_while_the_commands_are_loaded_is_told_in_a_sentence(loading: str) -> None:
+    script = f"""
+import sys
+
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "{loading}":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from engram_cli.entry import main
+
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
+def test_the_installed_command_goes_the_same_way_in() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["engram"] == "engram_cli.entry:main"
 
 
 @pytest.mark.parametrize(("folder", "flag"), [("runs/default", ""), ("runs/mine", " --run runs/mine"), ("a b", " --run 'a b'")])
