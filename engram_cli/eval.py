@@ -23,6 +23,8 @@ from engram_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from runtime.evaluation import Evaluation
     from runtime.judged_text import JudgedText
     from runtime.run import Run
@@ -68,8 +70,7 @@ def evaluate_texts(
     Example: engram eval "By the way" --tokens
     """
     from engram_cli.options import chosen_placement
-    from engram_cli.output import note, progress
-    from hashing.text.round_trip import loses_characters
+    from engram_cli.output import progress
     from runtime.device import default_device
     from runtime.evaluation import evaluate, variants
     from runtime.judged_text import JudgedText
@@ -92,6 +93,14 @@ def evaluate_texts(
         advance = partial(bar.advance, judging)
         found = evaluate(trained.model, precision, lookup, windows, compared, shown, advance)
     _report(source, found, windows, judged, json)
+    _note_loss(judged, tokenizer)
+
+
+def _note_loss(judged: Sequence["JudgedText"], tokenizer: "Tokenizer") -> None:
+    """Says where bits per byte mislead."""
+    from engram_cli.output import note
+    from hashing.text.round_trip import loses_characters
+
     lossy = [text.name for text in judged if not text.is_whole]
     if lossy or (not judged and loses_characters(tokenizer)):
         where_lost = f" of {lossy[0]}" if lossy else ""
