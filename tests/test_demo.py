@@ -81,7 +81,14 @@ def test_a_killed_demo_goes_on_where_it_was(tmp_path: Path) -> None:
     for folder in (run, run / CONTROL):
         lines = (folder / "train" / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    assert Run(run).config().precision == Run(run / CONTROL).config().precision
     again.train()  # nothing is left to do
+
+
+def test_the_control_is_computed_in_the_numbers_of_what_it_is_the_control_of(trained_run: Run, tmp_path: Path) -> None:
+    show = Demo(made(tmp_path / "run", trained_run, 30), {"steps": 30})
+    assert trained_run.config().precision == "float32"
+    assert show._precision() == "float32"
 
 
 def test_ctrl_c_while_a_command_of_the_demo_starts_is_told_in_a_sentence(tmp_path: Path) -> None:
