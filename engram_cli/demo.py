@@ -107,13 +107,22 @@ class Demo:
         control = self.folder / CONTROL
         self._build(self.folder, "build-vocab", [])
         self._build(control, f"{CONTROL}: build-vocab", [str(self.folder / "tokenizer.json")])
-        length = [f"--{unit}={count:g}" for unit, count in self.length.items()]
-        runs = {"train": (self.folder, length), f"{CONTROL}: train": (control, ["--no-memory", *length])}
+        options = [f"--{unit}={count:g}" for unit, count in self.length.items()]
+        options += [f"--set=precision={self._precision()}"]
+        runs = {"train": (self.folder, options), f"{CONTROL}: train": (control, ["--no-memory", *options])}
         left = {name: Command.train(*found) for name, found in runs.items() if name not in self.done}
         try:
             self.done |= together(left)
         finally:
             self._write()
+
+    def _precision(self) -> str:
+        """That of the training that was begun, else what is fastest here. A control is computed in the same numbers."""
+        from runtime.device import default_device, fast_precision
+        from runtime.run import Run
+
+        begun = [run for run in map(Run, (self.folder, self.folder / CONTROL)) if run.config_path.exists()]
+        return begun[0].config().precision if begun else fast_precision(default_device())
 
     def _build(self, run: Path, name: str, arguments: list[str]) -> None:
         if name not in self.done:
@@ -159,9 +168,12 @@ class Command:
         return " ".join(["engram", self.name, *(f'"{a}"' if " " in a else a for a in self.arguments), "--run", str(self.run)])
 
     def start(self, threads: int, **streams: Any) -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "engram_cli.main", self.name, *self.arguments, "--run", str(self.run), "--json"]
+        from engram_cli.interrupt import held_back
+
+        words = [sys.executable, "-m", "engram_cli.entry", self.name, *self.arguments, "--run", str(self.run), "--json"]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, **streams)
+        with held_back():
+            return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, **streams)
 
     def said(self) -> dict[str, Any]:
         """Runs the command and returns its JSON."""
@@ -203,9 +215,13 @@ def together(commands: dict[str, Command]) -> dict[str, dict[str, Any]]:
 @contextmanager
 def _served(run: Path) -> Iterator[str]:
     """The address of a server with the run's tables offloaded, on a free port, for the length of the block."""
+    from engram_cli.interrupt import held_back
+
     print(f"\n$ engram serve --offload --port 0 --run {run}", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "engram_cli.main", "serve", "--offload", "--port", "0", "--run", str(run)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    command = [sys.executable, "-m", "engram_cli.entry", "serve", "--offload", "--port", "0", "--run", str(run)]
+    with held_back():
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with server:
         assert server.stderr is not None
         try:
             line = server.stderr.readline()

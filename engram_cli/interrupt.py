@@ -39,6 +39,24 @@ def complete(out: Path) -> Iterator[None]:
 
 
 @contextmanager
+def held_back() -> Iterator[None]:
+    """Within the block Ctrl-C waits, and in a process that is started there until it calls `let_through`.
+
+    Python and its packages take a while to start, and one that comes meanwhile would be told as a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_through() -> None:
+    """Raises KeyboardInterrupt when a Ctrl-C was held back since the process was started."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
 def interrupt_asked() -> Iterator[Callable[[], bool]]:
     """Within the block the first Ctrl-C only makes the yielded function true; a second one interrupts at once."""
     asked = False

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from engram_cli import build_vocab, config, demo, eval, generate, hash, plan, plot, serve, train
 from engram_cli.bench import group as bench
 from engram_cli.inspect import group as inspect
-from engram_cli.interrupt import CommandInterruptedError
+from engram_cli.interrupt import CommandInterruptedError, let_through
 from engram_cli.probe import group as probe
 from engram_cli.stats import group as stats
 from engram_cli.table import group as table
@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
+        let_through()
         sys.exit(run(sys.argv[1:] if arguments is None else arguments))
     except EngramError as e:
         fail(str(e), e.hint, e.exit_code)

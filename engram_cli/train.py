@@ -205,8 +205,9 @@ def _conclude(trainer: "Trainer", json: bool) -> None:
     rows = [(name, _nats(v), f"{v.bits_per_byte:.4f}") for name, v in measured.items()]
     title = f"Validation after {trainer.state.step:,} steps, {trainer.state.elapsed_sec / 60:.1f} minutes"
     print_table(title, ("", "nats per token", "bits per byte"), rows)
-    documents = "" if found.documents is None else f" of {found.documents:,} documents"
-    print(f"on {found.tokens:,} tokens{documents} that were not trained on, ± one standard error")
+    documents = "" if found.documents is None else f" of {found.documents:,} document{'s' * (found.documents != 1)}"
+    error = "" if found.standard_error is None else ", ± one standard error"
+    print(f"on {found.tokens:,} tokens{documents} that were not trained on{error}")
     if loses_characters(trainer.tokenizer):
         note("note: the tokenizer loses characters: bits per byte are too low, as nothing is paid for what is lost")
     if trainer.config.spec:

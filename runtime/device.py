@@ -1,9 +1,10 @@
 """What to compute on, and in which numbers."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from runtime.config import Precision
 
 TRIED_SHAPE = (2048, 256, 768)  # of the product that is timed: positions, inputs, outputs
-TRIALS = 15  # with five, one in ten came out otherwise on a busy machine
+TRIALS = 9
 WORTHWHILE = 1.2  # times faster than float32, for giving up its digits
 
 
@@ -28,11 +29,12 @@ def default_device() -> torch.device:
 
 @cache
 def fast_precision(device: torch.device) -> Precision:
-    """What products are fastest in, by a measurement of a fraction of a second.
+    """What products are fastest in, by a measurement of a tenth of a second.
 
     Which units a processor has is not asked: torch tells of some of them only, and what they are worth depends on its kernels.
     """
-    seconds = _product_seconds(device)
+    with _one_thread():
+        seconds = _product_seconds(device)
     return "bfloat16" if seconds[torch.float32] > WORTHWHILE * seconds[torch.bfloat16] else "float32"
 
 
@@ -40,19 +42,31 @@ def fast_precision(device: torch.device) -> Precision:
 def _product_seconds(device: torch.device) -> dict[torch.dtype, float]:
     """The least time of a product in either precision, inputs being converted each time as under autocast.
 
-    They take turns, so that other work on the machine slows both: a model and its control, trained at different hours, would
-    otherwise be computed in different numbers.
+    A CPU's is the time that it worked on the product, and they take turns, so that other work on the machine decides nothing: a
+    model and its control, trained at different hours, would otherwise be computed in different numbers.
     """
+    clock = thread_time if device.type == "cpu" else perf_counter
     positions, inputs, outputs = TRIED_SHAPE
     x, weight = torch.ones(positions, inputs, device=device), torch.ones(outputs, inputs, device=device)
     weights = {precision: weight.to(precision) for precision in (torch.float32, torch.bfloat16)}
     least = dict.fromkeys(weights, float("inf"))
     for _ in range(TRIALS):
-        for precision, weight in weights.items():
-            began = perf_counter()
-            float((x.to(precision) @ weight.T)[0, 0])  # reading a number waits for a GPU
-            least[precision] = min(least[precision], perf_counter() - began)
+        for precision, tried in weights.items():
+            began = clock()
+            float((x.to(precision) @ tried.T)[0, 0])  # reading a number waits for a GPU
+            least[precision] = min(least[precision], clock() - began)
     return least
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within the block torch computes with one thread: where other work has the cores, several wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:

@@ -6,13 +6,16 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from runtime.run import Run
-from tests.commands import document, engram, engram_process, largest_file, refused
+from tests.commands import ROOT, document, engram, engram_process, largest_file, refused
+from tests.runs import content
 
 LIMIT_BYTES = 200_000
 
@@ -94,6 +97,63 @@ def test_nothing_is_overwritten_without_force(trained_run: Run) -> None:
         rf"already has a training\nhint: engram train --resume --run {trained_run.folder} goes on",
     )
     assert trained_run.vocab_path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file or folder: FILE"),
+        ("", "the corpus is empty"),
+        ("one word", "no document of the corpus falls on the validation side\nhint: give more text"),
+        (
+            "self " * 100,
+            "the training side has .* tokens, expected more than one window of 64\nhint: give more",
+        ),
+        ("a\0b", "FILE is not text"),
+    ],
+)
+def test_a_corpus_that_cannot_be_trained_on_costs_no_training(
+    tmp_path: Path, trained_run: Run, text: str | None, message: str
+) -> None:
+    before, corpus = content(trained_run), tmp_path / "corpus.txt"
+    if text is not None:
+        corpus.write_text(text)
+    done = engram("train", "--force", "--preset", "nano", "--corpus", corpus, "--run", trained_run.folder)
+    refused(done, 1, message.replace("FILE", str(corpus)))
+    assert content(trained_run) == before
+    assert document("generate", "def", "--max-tokens", "2", "--run", trained_run.folder)["tokens"] > 0
+
+
+def test_a_vocabulary_that_a_model_needs_is_replaced_only_with_the_model(
+    tmp_path: Path, trained_run: Run, corpus_path: Path
+) -> None:
+    run = Run(shutil.copytree(trained_run.folder, tmp_path / "run"))
+    build = ("build-vocab", "--corpus", corpus_path, "--size", "300", "--force", "--run", run.folder)
+    refused(
+        engram(*build), 1, "needs the vocabulary that it was trained with.*\nhint: --force --discard-training replaces both"
+    )
+    assert content(run) == content(trained_run)
+    refused(engram(*build, "--discard-training", "--text-key", "absent"), 1, "no text under")
+    assert content(run) == content(trained_run)
+    assert engram(*build, "--discard-training").returncode == 0
+    assert sorted(path.name for path in run.folder.iterdir()) == ["corpus.json", "tokenizer.json", "vocab.parquet"]
+    assert len(run.vocab().tokens) == 300
+
+
+def test_a_training_says_on_what_it_was_judged_and_what_is_no_control(
+    tmp_path: Path, vocab_run: Run, corpus_path: Path
+) -> None:
+    run = shutil.copytree(vocab_run.folder, tmp_path / "run")
+    options = ("train", "--force", "--preset", "nano", "--steps", "2", "--run", run)
+    done = engram(*options, "--corpus", corpus_path)
+    assert re.search("on [0-9,]+ tokens of [0-9]+ documents that were not trained on, ± one standard error\n", done.stdout)
+    assert re.search("with the memory .* ± 0[.][0-9]{4}", done.stdout), done.stdout
+    assert "suppressed is not trained without: engram train --no-memory is the control\n" in done.stdout
+    (tmp_path / "one.txt").write_text("".join(f"line {i}\n" for i in range(200)))
+    (tmp_path / "held.txt").write_text("held out " * 40)
+    done = engram(*options, "--no-memory", "--corpus", tmp_path / "one.txt", "--validation", tmp_path / "held.txt")
+    assert re.search("on [0-9,]+ tokens of 1 document that were not trained on\n", done.stdout), done.stdout
+    assert "suppressed" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -185,6 +245,29 @@ def test_ctrl_c_leaves_nothing_half_written(
     assert "Traceback" not in said
     assert re.search("interrupted|stopped and saved", said)
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("loading", ["engram_cli.train", "typer", "hashing.base.errors"])
+def test_ctrl_c_while_the_commands_are_loaded_is_told_in_a_sentence(loading: str) -> None:
+    script = f"""
+import sys
+
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "{loading}":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from engram_cli.entry import main
+
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
+def test_the_installed_command_goes_the_same_way_in() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["engram"] == "engram_cli.entry:main"
 
 
 @pytest.mark.parametrize(("folder", "flag"), [("runs/default", ""), ("runs/mine", " --run runs/mine"), ("a b", " --run 'a b'")])

@@ -138,5 +138,7 @@ def test_a_tokenizer_that_loses_characters_is_told(tmp_path: Path, one_file: Pat
     assert "warning: the tokenizer loses characters" in done.stderr
     assert json.loads(done.stdout)["loses_characters"] is True
     assert json.loads(done.stdout)["eos_token"] == end
+    done = engram("train", "--corpus", one_file, "--preset", "nano", "--steps", "2", "--run", tmp_path / "run")
+    assert "note: the tokenizer loses characters: bits per byte are too low" in done.stderr
     counted = document("stats", one_file, "--run", tmp_path / "run")
     assert counted["totals"]["documents"] > 200

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from engram_cli.demo import CONTROL, Demo
+from engram_cli.demo import CONTROL, Command, Demo, _trained
 from runtime.run import Run
 from tests.commands import ROOT, engram, engram_process, refused
 from tests.interruptions import Kind, interrupted, operations
-from tests.test_interrupted_runs import TRIED, content
+from tests.runs import content
 
 FEW_FILES = 6
+TRIED = 20  # operations, at even distances
 
 
 @pytest.fixture
@@ -80,7 +81,35 @@ def test_a_killed_demo_goes_on_where_it_was(tmp_path: Path) -> None:
     for folder in (run, run / CONTROL):
         lines = (folder / "train" / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    assert Run(run).config().precision == Run(run / CONTROL).config().precision
     again.train()  # nothing is left to do
+
+
+def test_the_control_is_computed_in_the_numbers_of_what_it_is_the_control_of(trained_run: Run, tmp_path: Path) -> None:
+    show = Demo(made(tmp_path / "run", trained_run, 30), {"steps": 30})
+    assert trained_run.config().precision == "float32"
+    assert show._precision() == "float32"
+
+
+def test_ctrl_c_while_a_command_of_the_demo_starts_is_told_in_a_sentence(tmp_path: Path) -> None:
+    """It comes before Python has read its own modules, and is held back until the command can say so."""
+    with Command("build-vocab", [], tmp_path / "run").start(1, stderr=subprocess.PIPE) as process:
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    assert (process.returncode, said) == (130, "error: interrupted\n")
+
+
+def test_the_summary_has_the_control_beside_what_is_none(trained_run: Run, tmp_path: Path) -> None:
+    show = Demo(made(tmp_path / "run", trained_run, 30), {"steps": 30})
+    figures = {"steps": 30, "elapsed_sec": 2.0, "standard_error_nats": 0.01}
+    show.done["build-vocab"] = {"tokens": 512, "canonical": 400, "reduction_percent": 21.9}
+    show.done["train"] = figures | {"validation_nats": 3.0, "suppressed_nats": 4.5}
+    show.done[f"{CONTROL}: train"] = figures | {"validation_nats": 3.25, "suppressed_nats": None}
+    facts = dict(_trained(show.folder, show))
+    assert facts["trained with the memory"] == "3.000 ± 0.010 nats/token, 30 steps in 2 s"
+    assert facts["trained without, in equal time"] == "3.250 ± 0.010 nats/token, 30 steps in 2 s"
+    assert facts["the memory is worth"].startswith("0.250 nats/token")
+    assert facts["memory suppressed (no control)"] == "4.500 nats/token"
 
 
 @pytest.mark.parametrize("kind", ["SIGKILL", "Ctrl-C"])

@@ -1,6 +1,5 @@
 """Whatever file operation a kill or a Ctrl-C comes before, the run is the old one whole or the new one whole."""
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ from runtime.train.presets import preset
 from runtime.train.trainer import Trainer
 from runtime.trained_run import TrainedRun
 from tests.interruptions import Kind, interrupted, operations
+from tests.runs import content
 
 TRIED = 20  # operations of each job, at even distances
 Job = Callable[[Run], object]
@@ -38,13 +38,6 @@ def save_again(_: Path) -> Job:
         trainer._save(1.0)
 
     return job
-
-
-def content(run: Run) -> dict[str, str]:
-    """The run's files with their digests; the clock's readings are not compared, and a writer's traces are no content."""
-    names = [path for path in sorted(run.folder.rglob("*")) if path.is_file()]
-    shown = [path for path in names if path.name not in {".writer", "progress.json"} and ".partial" not in str(path)]
-    return {str(path.relative_to(run.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shown}
 
 
 def visible(run: Run) -> dict[str, str]:

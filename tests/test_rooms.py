@@ -48,6 +48,7 @@ ARROWS: dict[str, set[str]] = {
     "engram_cli": set(),
     **{group: {"engram_cli"} for group in COMMAND_GROUPS},
     "engram_cli.main": {"engram_cli", *COMMAND_GROUPS},
+    "engram_cli.entry": {"engram_cli.main"},
 }
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 GENERATORS = {"_store_rows"}  # writes a kernel's text, line by line

@@ -22,7 +22,10 @@ class Batches:
 
     def __post_init__(self) -> None:
         if len(self.ids) <= self.length:
-            raise EngramError(f"the training side has {len(self.ids):,} tokens, expected more than one window of {self.length}")
+            raise EngramError(
+                f"the training side has {len(self.ids):,} tokens, expected more than one window of {self.length}",
+                hint="give more text, or shorter windows, as in --set recipe.length=16",
+            )
 
     def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(B, T) inputs and (B, T) targets, each the token after its input."""
