@@ -6,6 +6,7 @@ on where it was. A demo that replaces another is made in a folder of its own fir
 
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -30,8 +31,9 @@ CONTROL = "control"  # the run within the run that is trained without memory
 def demo(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of each training, instead of minutes.")] = None,
     minutes: Annotated[
-        float, typer.Option(help="Minutes of the two trainings, with the memory and without it, at the same time.")
-    ] = MINUTES,
+        float | None,
+        typer.Option(help=f"Minutes of the two trainings, with the memory and without, at the same time. Default: {MINUTES}."),
+    ] = None,
     run: Annotated[Path, typer.Option("--run", help="Where everything is put.")] = Path("runs/demo"),
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo instead of going on with it.")] = False,
 ) -> None:
@@ -41,13 +43,24 @@ def demo(
 
     Example: engram demo --steps 50 --run runs/quick
     """
-    length = {"steps": steps} if steps else {"minutes": minutes}
+    length = _length(steps, minutes)
     with ExitStack() as place:
         show = Demo.begin(place, run, length, force)
         show.train()
         generated, answered = show.use()
         view = show.look_inside()
     _summarise(run, show, generated, answered, view)
+
+
+def _length(steps: int | None, minutes: float | None) -> dict[str, Any]:
+    """Of each training. Raises UsageError, before anything is built, for what no training can be."""
+    from hashing.base.errors import UsageError
+
+    if steps is not None and minutes is not None:
+        raise UsageError("--steps and --minutes are both given, and a training is as long as one of them", hint="leave one out")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise UsageError(f"--minutes is {minutes:g}, expected above 0", hint=f"as in --minutes {MINUTES}")
+    return {"minutes": minutes or MINUTES} if steps is None else {"steps": steps}
 
 
 @dataclass(slots=True)

@@ -51,6 +51,21 @@ def test_a_run_that_it_did_not_make_is_refused(trained_run: Run, options: list[s
     assert content(trained_run) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--minutes", "0"], "--minutes is 0, expected above 0"),
+        (["--minutes", "nan"], "--minutes is nan, expected above 0"),
+        (["--minutes", "inf"], "--minutes is inf"),
+        (["--minutes", "1", "--steps", "9"], "--steps and --minutes are both given"),
+        (["--steps", "0"], "found 0, expected at least 1"),
+    ],
+)
+def test_a_length_that_is_none_is_refused_before_anything_is_built(tmp_path: Path, options: list[str], message: str) -> None:
+    refused(engram("demo", *options, "--run", tmp_path / "run"), 2, message)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_demo_of_another_length_or_trained_again_is_refused(trained_run: Run, tmp_path: Path) -> None:
     run = made(tmp_path / "run", trained_run, 30)
     refused(engram("demo", "--steps", "31", "--run", run), 1, "was of 30 steps a training\nhint: --force makes another")
