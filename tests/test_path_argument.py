@@ -1,5 +1,6 @@
 """From Python, a text where a Path is wanted is an error and not a silent other thing; so is a placement that there is not."""
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,4 +51,5 @@ def test_a_placement_that_there_is_not_is_refused(trained_run: Run) -> None:
 def test_a_room_says_that_it_has_types(room: str) -> None:
     root = Path(__file__).parents[1]
     assert (root / room / "py.typed").is_file()
-    assert f'{room} = ["py.typed"]' in (root / "pyproject.toml").read_text()
+    package_data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert "py.typed" in package_data[room]
