@@ -79,24 +79,24 @@ def test_a_demo_of_another_length_or_trained_again_is_refused(trained_run: Run, 
 @pytest.mark.usefixtures("small_library")
 def test_a_killed_demo_goes_on_where_it_was(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with engram_process("demo", "--steps", "2", "--run", run, stdout=subprocess.DEVNULL) as process:
+    with engram_process("demo", "--steps", "1", "--run", run, stdout=subprocess.DEVNULL) as process:
         assert process.stderr is not None
         said = next(line for line in process.stderr if line.startswith("step 0"))
         os.killpg(process.pid, signal.SIGKILL)
     assert said
     vocab = (run / "vocab.parquet").read_bytes()
     with ExitStack() as place:
-        show = Demo.begin(place, run, {"steps": 2}, force=False)
+        show = Demo.begin(place, run, {"steps": 1}, force=False)
         assert sorted(show.done) == ["build-vocab", f"{CONTROL}: build-vocab"]
         show.train()
     assert (run / "vocab.parquet").read_bytes() == vocab
-    again = Demo.begin(ExitStack(), run, {"steps": 2}, force=False)
+    again = Demo.begin(ExitStack(), run, {"steps": 1}, force=False)
     assert again.done == show.done
     for name in ("train", f"{CONTROL}: train"):
-        assert again.done[name]["steps"] == 2
+        assert again.done[name]["steps"] == 1
     for folder in (run, run / CONTROL):
         lines = (folder / "train" / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["step"] for line in lines] == [1, 2]
+        assert [json.loads(line)["step"] for line in lines] == [1]
     assert Run(run).config().precision == Run(run / CONTROL).config().precision
     again.train()  # nothing is left to do
 
