@@ -199,7 +199,7 @@ def together(commands: dict[str, Command]) -> dict[str, dict[str, Any]]:
     Whatever slows the machine down meanwhile slows all of them. What the first one says on its way goes to the terminal, what
     the others say is shown if they fail. Ctrl-C reaches the commands too, which save what they have; a second one ends them.
     """
-    from engram_cli.interrupt import interrupt_asked
+    from engram_cli.interrupt import CommandInterruptedError, interrupt_asked
     from hashing.base.cores import CORES
 
     for command in commands.values():
@@ -219,9 +219,13 @@ def together(commands: dict[str, Command]) -> dict[str, dict[str, Any]]:
                 sys.stderr.write(spool.read())
             if not process.returncode:
                 said[name] = dict(json.loads(output))
-        code = max((abs(process.returncode) for process in started), default=0)
-    if code or asked():
-        raise typer.Exit(code or 130)
+        codes = [process.returncode for process in started]
+    if asked():
+        raise CommandInterruptedError(
+            "the demo was interrupted", hint="the same command goes on from there, or with --force begins again"
+        )
+    if failed := max((128 - code if code < 0 else code for code in codes), default=0):  # as shells tell of a signal
+        raise typer.Exit(failed)
     return said
 
 

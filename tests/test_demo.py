@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sysconfig
+import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -78,24 +79,24 @@ def test_a_demo_of_another_length_or_trained_again_is_refused(trained_run: Run, 
 @pytest.mark.usefixtures("small_library")
 def test_a_killed_demo_goes_on_where_it_was(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with engram_process("demo", "--steps", "2", "--run", run, stdout=subprocess.DEVNULL) as process:
+    with engram_process("demo", "--steps", "1", "--run", run, stdout=subprocess.DEVNULL) as process:
         assert process.stderr is not None
         said = next(line for line in process.stderr if line.startswith("step 0"))
         os.killpg(process.pid, signal.SIGKILL)
     assert said
     vocab = (run / "vocab.parquet").read_bytes()
     with ExitStack() as place:
-        show = Demo.begin(place, run, {"steps": 2}, force=False)
+        show = Demo.begin(place, run, {"steps": 1}, force=False)
         assert sorted(show.done) == ["build-vocab", f"{CONTROL}: build-vocab"]
         show.train()
     assert (run / "vocab.parquet").read_bytes() == vocab
-    again = Demo.begin(ExitStack(), run, {"steps": 2}, force=False)
+    again = Demo.begin(ExitStack(), run, {"steps": 1}, force=False)
     assert again.done == show.done
     for name in ("train", f"{CONTROL}: train"):
-        assert again.done[name]["steps"] == 2
+        assert again.done[name]["steps"] == 1
     for folder in (run, run / CONTROL):
         lines = (folder / "train" / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["step"] for line in lines] == [1, 2]
+        assert [json.loads(line)["step"] for line in lines] == [1]
     assert Run(run).config().precision == Run(run / CONTROL).config().precision
     again.train()  # nothing is left to do
 
@@ -112,6 +113,23 @@ def test_ctrl_c_while_a_command_of_the_demo_starts_is_told_in_a_sentence(tmp_pat
         process.send_signal(signal.SIGINT)
         said = process.communicate()[1]
     assert (process.returncode, said) == (130, "error: interrupted\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="a process's children are read from /proc")
+def test_a_demo_that_is_interrupted_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
+    """Also where a command of it had done its work, and was only ending."""
+    with engram_process("demo", "--run", "run", cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        assert process.stderr is not None
+        assert next(line for line in process.stderr if line.startswith("$ engram build-vocab"))
+        os.kill(process.pid, signal.SIGINT)  # the demo alone
+        time.sleep(0.2)
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said.endswith(
+        "error: the demo was interrupted\nhint: the same command goes on from there, or with --force begins again\n"
+    )
 
 
 def test_the_summary_has_the_control_beside_what_is_none(trained_run: Run, tmp_path: Path) -> None:
