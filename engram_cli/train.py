@@ -89,8 +89,8 @@ def _train(trainer: "Trainer", json: bool) -> None:
     from engram_cli.interrupt import interrupt_asked
     from engram_cli.output import note
 
-    note(_described(trainer))
     with interrupt_asked() as stop:
+        note(_described(trainer))
         _watch(trainer, stop)
     if not trainer.is_over:
         note(f"stopped and saved at step {trainer.state.step}, after {trainer.state.elapsed_sec / 60:.1f} minutes of training")
