@@ -36,11 +36,11 @@ def serve(
 
     with _listen(host, port) as listener:
         where = chosen_placement(placement, offload)
-        name = run.resolve().name
+        name, cpu = run.resolve().name, torch.device("cpu")
         generator = Generator.load(Run(run), where, best=best)
         app = build_app(generator, name)
         if generator.lookup:
-            app.include_router(page_router(Content.open(Run(run), TrainedRun.load(Run(run), torch.device("cpu"), best))))
+            app.include_router(page_router(name, lambda: Content.open(Run(run), TrainedRun.load(Run(run), cpu, best))))
         tables = f" with its tables on {where}" if generator.lookup else ", which has no memory and no tables to place,"
         note(f"serving {name}{tables} at http://{host}:{listener.getsockname()[1]}")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from runtime.validation import Validation
 
 SECONDS_PER_LINE = 10.0
-BAR_PARTS = 1000
 
 
 def train(

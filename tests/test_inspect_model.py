@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from runtime.inspect.lens import ValueLens
-from runtime.inspect.occurrences import ngram_gates, row_contexts
+from runtime.inspect.occurrences import gates_of_ngrams, row_contexts
 from runtime.run import Run
 from runtime.tokens import Tokens
 from runtime.trained_run import TrainedRun
@@ -25,7 +25,8 @@ def test_lenses_and_gates_of_a_phrase(counted_run: Run, trained: TrainedRun) -> 
         assert of_layer["lens"] == lens.of_rows(int(layer), rows).to_json()
         for n, order in of_layer["orders"].items():
             assert order["lens"] == lens.of_rows(int(layer), order["rows"]).to_json()
-            gates = ngram_gates(trained, tokens, int(layer), told["canonical_ids"][-int(n) :])
+            ngram = tuple(told["canonical_ids"][-int(n) :])
+            gates = gates_of_ngrams(trained, tokens, [ngram])[ngram].get(int(layer))
             assert order["gate_quartiles"] == (gates.to_json() if gates else None)
             without = plain["layers"][layer]["orders"][n]
             assert {**order, "lens": None, "gate_quartiles": None} == without

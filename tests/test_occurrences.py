@@ -12,7 +12,7 @@ from hashing import reference
 from hashing.base.errors import UsageError
 from hashing.spec import HashSpec
 from runtime.inspect import occurrences, places
-from runtime.inspect.occurrences import RowContexts, gates_of_ngrams, ngram_gates, row_contexts
+from runtime.inspect.occurrences import RowContexts, gates_of_ngrams, row_contexts
 from runtime.inspect.places import Places, Scan
 from runtime.inspect.readings import AFTER, BEFORE, WINDOW, read
 from runtime.model.points import watching
@@ -168,7 +168,7 @@ def test_quartiles_are_those_of_the_gates_at_the_positions(trained: TrainedRun, 
     for position in there.positions.tolist():
         by_hand, _, start = gates_by_hand(trained, ids, position)
         gates.append(by_hand[position - start])
-    found = ngram_gates(trained, tokens, LAYER, ngram, 30)
+    found = gates_of_ngrams(trained, tokens, [ngram], 30)[ngram][LAYER]
     assert found is not None
     assert (found.occurrences, found.sampled, found.tokens) == (there.occurrences, len(gates), len(ids))
     np.testing.assert_allclose(found.quartiles, np.quantile(gates, (0.25, 0.5, 0.75)), atol=1e-4)
@@ -178,10 +178,10 @@ def test_quartiles_are_those_of_the_gates_at_the_positions(trained: TrainedRun, 
 
 def test_an_ngram_that_the_side_does_not_have(trained: TrainedRun, tokens: Tokens) -> None:
     nowhere = (trained.vocab.size - 1,) * 3
-    assert ngram_gates(trained, tokens, LAYER, nowhere) is None
+    assert gates_of_ngrams(trained, tokens, [nowhere])[nowhere] == {}
     assert gates_of_ngrams(trained, tokens, [nowhere, nowhere[:2]]) == {nowhere: {}, nowhere[:2]: {}}
     with pytest.raises(UsageError, match="an n-gram of 4 tokens, expected 1 to 3"):
-        ngram_gates(trained, tokens, LAYER, (1, 2, 3, 4))
+        gates_of_ngrams(trained, tokens, [(1, 2, 3, 4)])
 
 
 def check_contexts(found: RowContexts) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -323,3 +324,17 @@ def test_a_run_without_counts_says_what_to_run(trained_run: Run, tmp_path: Path)
     assert done.returncode == 0
     assert "engram stats" in done.stderr
     assert "engram stats" in str(frozen_data(path)["notes"])
+
+
+def test_counts_of_another_vocabulary_keep_nobody_from_completing(counted_run: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(counted_run.folder, tmp_path / "run"))
+    counts = pq.read_table(run.folder / "ngrams.parquet")
+    told = json.loads(counts.schema.metadata[b"engram.counts"]) | {"vocab_fingerprint": "0" * 16}
+    pq.write_table(counts.replace_schema_metadata({"engram.counts": json.dumps(told)}), run.folder / "ngrams.parquet")
+    with serving(run) as address, httpx.Client(base_url=address, timeout=30) as client:
+        for _ in range(2):
+            refusal = client.get("/", headers={"Accept": "application/json"})
+            assert refusal.status_code == 400
+            assert f"counted with vocabulary {'0' * 16}" in refusal.json()["error"]["message"]
+        body = {"model": "run", "prompt": "def ", "max_tokens": 2}
+        assert client.post("/v1/completions", json=body).status_code == 200

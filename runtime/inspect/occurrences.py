@@ -102,14 +102,6 @@ class RowContexts:
         }
 
 
-def ngram_gates(
-    trained: TrainedRun, tokens: Tokens, layer: int, ngram: Sequence[int], most: int = NGRAM_SAMPLED
-) -> GateQuartiles | None:
-    """The gate of one layer at an n-gram of canonical ids; None where the training side has none."""
-    found = gates_of_ngrams(trained, tokens, [tuple(ngram)], most)
-    return found[tuple(ngram)].get(layer)
-
-
 def gates_of_ngrams(
     trained: TrainedRun, tokens: Tokens, ngrams: Sequence[tuple[int, ...]], most: int = NGRAM_SAMPLED
 ) -> dict[tuple[int, ...], dict[int, GateQuartiles]]:

@@ -2,10 +2,12 @@
 
 `GET /` and `GET /text?text=…` are a text, `GET /row/LAYER/ROW` is a row, `GET /ngram?text=…` a phrase. A request that accepts
 `application/json` gets the document, any other the page, which then asks for the document. Documents are made one after another
-on a thread of their own: however many are asked for, the threads that answer completions stay free.
+on a thread of their own: however many are asked for, the threads that answer completions stay free. What is looked into is
+opened when it is first asked for, so that nothing about the page keeps a server from completing.
 """
 
 from collections.abc import Callable
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -26,9 +28,10 @@ HEADERS = {  # the page loads nothing from anywhere else, and nobody frames it
 }
 
 
-def page_router(content: Content) -> APIRouter:
-    router, one = APIRouter(), CapacityLimiter(1)
-    page = asset("page.html").replace("<body>", f'<body data-run="{escape(content.name)}">')
+def page_router(name: str, open_content: Callable[[], Content]) -> APIRouter:
+    """Under the name of the run; `open_content` is called once, or again after an EngramError, which the page then shows."""
+    router, one, content = APIRouter(), CapacityLimiter(1), cache(open_content)
+    page = asset("page.html").replace("<body>", f'<body data-run="{escape(name)}">')
 
     async def answer(request: Request, document: Callable[[], dict[str, Any]]) -> Response:
         if "application/json" not in request.headers.get("accept", ""):
@@ -41,19 +44,19 @@ def page_router(content: Content) -> APIRouter:
 
     @router.get("/", response_model=None)
     async def first(request: Request) -> Response:
-        return await answer(request, lambda: content.text(FIRST_TEXT))
+        return await answer(request, lambda: content().text(FIRST_TEXT))
 
     @router.get("/text", response_model=None)
     async def text(request: Request, text: str = "") -> Response:
-        return await answer(request, lambda: content.text(text))
+        return await answer(request, lambda: content().text(text))
 
     @router.get("/ngram", response_model=None)
     async def ngram(request: Request, text: str = "") -> Response:
-        return await answer(request, lambda: content.ngram(text))
+        return await answer(request, lambda: content().ngram(text))
 
     @router.get("/row/{layer}/{row}", response_model=None)
     async def row(request: Request, layer: int, row: int) -> Response:
-        return await answer(request, lambda: content.rows([(layer, row)])[f"{layer}/{row}"])
+        return await answer(request, lambda: content().rows([(layer, row)])[f"{layer}/{row}"])
 
     @router.get("/style.css", response_model=None)
     async def style() -> Response:
