@@ -22,6 +22,7 @@ from torch.nn import functional
 from hashing.base.errors import EngramError
 from runtime.model.cache import BlockCache
 from runtime.model.config import MemoryConfig
+from runtime.model.memory_kernel import Form, Remembered, is_trained
 from runtime.model.points import Watched
 from runtime.model.step_kernel import is_step, remember
 
@@ -53,6 +54,8 @@ class EngramMemory(Watched):
         """
         if cache is not None and self.watch is None and self.config.conv and is_step(hidden):
             return self._step(hidden, vectors, cache)
+        if cache is None and self.watch is None and is_trained(hidden):
+            return self._trained(hidden, vectors)
         keys, value = self._keys_and_value(self.point("e", vectors))
         gate = self.point("gate", self._gate(self.point("score", self._score(hidden, keys))))
         gated = gate * value
@@ -105,6 +108,15 @@ class EngramMemory(Watched):
         conv = cache.convolved.data_ptr(), self.conv.data_ptr(), self.conv_norm.data_ptr(), self.config.dilation, CONV_EPS
         gains = self.query_norm.data_ptr(), self.key_norm.data_ptr()
         remember(shape, hidden.data_ptr(), projected.data_ptr(), gains, *gate, *conv, out.data_ptr())
+        return out
+
+    def _trained(self, hidden: Tensor, vectors: Tensor) -> Tensor:
+        """What `forward` gives, by the compiled forward and backward passes."""
+        projected = self.projection(vectors).unflatten(-1, (self.streams + 1, self.hidden))
+        gain = self.query_norm * self.key_norm
+        form = Form(self.config.gate == "signed_sqrt", self.eps, MIN_SCORE, self.config.dilation, CONV_EPS)
+        conv = (self.conv_norm, self.conv.mT) if self.config.conv else (gain, gain[:, None][:, :0])
+        out: Tensor = Remembered.apply(hidden, projected, gain, *conv, form)
         return out
 
     def load_demo(self, parameters: Mapping[str, Tensor]) -> None:
