@@ -116,7 +116,7 @@ class EngramMemory(Watched):
         gain = self.query_norm * self.key_norm
         form = Form(self.config.gate == "signed_sqrt", self.eps, MIN_SCORE, self.config.dilation, CONV_EPS)
         conv = (self.conv_norm, self.conv.mT) if self.config.conv else (gain, gain[:, None][:, :0])
-        out: Tensor = Remembered.apply(hidden, projected, gain, *conv, form)
+        out: Tensor = Remembered.apply(hidden, projected, gain, *conv, form)  # type: ignore[no-untyped-call]
         return out
 
     def load_demo(self, parameters: Mapping[str, Tensor]) -> None:

@@ -1,9 +1,9 @@
 """What follows the memory's projection, forward and backward, compiled for training on a CPU.
 
-As torch operations, gate and convolution are thirty passes over tensors as large as the residual stream, and took three times as
-long as the projection itself (docs/log.md). Here each sequence is one task: its positions are passed over once forward and twice
-backward, while what is in hand stays in the processor's first cache. `memory.py` says what is computed; with v the gated value,
-n = RMSNorm(v) · gain and c = conv(n), the gradients follow from g, that of out = v + SiLU(c):
+As torch operations, gate and convolution are thirty passes over tensors as large as the residual stream, and took as long as
+the projection itself (docs/log.md). Here a sequence's positions are passed over once forward and twice backward, while what
+is in hand stays in the first cache. `memory.py` says what is computed; with v the gated value, n = RMSNorm(v) · gain
+and c = conv(n), the gradients follow from g, that of out = v + SiLU(c):
 
     ∂c = g · SiLU'(c)         ∂n = the convolution of ∂c, run backward in time
     ∂v = g + r (u − v r² mean(u v))     with u = ∂n · gain and r = 1 / RMS(v)
@@ -236,7 +236,7 @@ class Remembered(torch.autograd.Function):
     """What the memory adds to its streams, given its projection, with gradients of the first order."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, projected: Tensor, gain: Tensor, conv_gain: Tensor, taps: Tensor, form: Form
     ) -> Tensor:
         """(B, T, M, D) float32, of hidden (B, T, M, D) and projected (B, T, M+1, D).
@@ -260,7 +260,7 @@ class Remembered(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         hidden, projected, gain, conv_gain, taps, *kept = ctx.saved_tensors
         batch = len(hidden)
         of_gains = [torch.zeros(batch, *tensor.shape) for tensor in (gain, conv_gain, taps)]

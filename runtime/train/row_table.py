@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from runtime.train.row_kernel import adam_rows
+from runtime.train.unique_kernel import unique_rows
 from runtime.vectors import LayerRows, Vectors
 
 BETAS = (0.9, 0.95)
@@ -53,9 +54,17 @@ class RowTable:
 
     def read(self, rows: NDArray[np.signedinteger]) -> Leaf:
         """The leaf of a batch's rows (B, T, columns)."""
-        numbers = torch.from_numpy(rows).to(self.weight.device)
-        unique, inverse = torch.unique(numbers, return_inverse=True)
-        return Leaf(unique, self.weight.index_select(0, unique).requires_grad_(), inverse)
+        if self.weight.is_cpu:
+            found = unique_rows(rows.reshape(-1), len(self.weight).bit_length())
+            unique, inverse = (torch.from_numpy(array) for array in found)
+        else:
+            unique, inverse = torch.unique(torch.from_numpy(rows).to(self.weight.device), return_inverse=True)
+        return Leaf(unique, self.weight.index_select(0, unique).requires_grad_(), inverse.view(rows.shape))
+
+    @torch.no_grad()
+    def reread(self, leaf: Leaf, positions: Tensor) -> None:
+        """Sets the vectors of a leaf at some positions of its rows to what the table has now."""
+        leaf.vectors.index_copy_(0, positions, self.weight.index_select(0, leaf.rows[positions]))
 
     @torch.no_grad()
     def step(self, leaf: Leaf, learning_rate: float) -> None:

@@ -1,6 +1,6 @@
 """Training: one pass over the recipe's steps or minutes, interruptible at any moment.
 
-A step addresses its batch, reads the unique rows of each layer as leaves, and updates those by Adam and everything else by
+A step takes its batch, of which the unique rows of each layer are leaves, and updates those by Adam and everything else by
 AdamW. Products are computed in bfloat16 (autocast) where that is faster; the run remembers which.
 """
 
@@ -10,9 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hashing.base.errors import UsageError
 from hashing.spec import HashSpec
@@ -28,6 +26,7 @@ from runtime.sequence import Sequence
 from runtime.tokens import Tokens, encode_corpus
 from runtime.train.batches import Batches
 from runtime.train.checkpoint import State, link, load_checkpoint, publish, save_checkpoint
+from runtime.train.feed import Feed
 from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import adamw
 from runtime.train.row_table import RowTable, RowTables
@@ -80,10 +79,11 @@ class Trainer:
         self.vocab, self.tokenizer = run.vocab(), run.tokenizer()
         self.schedule = Schedule(config.recipe)
         self.addressing = Addressing(self.vocab, config.spec) if config.spec else None
-        self.batches = Batches(tokens.ids("train"), self.recipe.batch, self.recipe.length, self.recipe.seed)
+        batches = Batches(tokens.ids("train"), self.recipe.batch, self.recipe.length, self.recipe.seed)
         torch.manual_seed(self.recipe.seed)
         model = LanguageModel(config.model).to(self.device)
         self.state = State(model, adamw(model, self.recipe), self._tables(config.spec) if config.spec else {})
+        self.feed = Feed(batches, self.addressing, self.state.tables, self.device)
         self.last_validation: Validation | None = None
         self._trained_tokens, self._trained_sec = 0, 0.0
 
@@ -190,24 +190,19 @@ class Trainer:
 
     def train_step(self) -> float:
         """One batch; its loss in nats per token."""
-        inputs, targets = self.batches.at(self.state.step)
-        rows = self.addressing.addresses(inputs).rows if self.addressing else {}
-        leaves = {layer: self.state.tables[layer].read(rows[layer]) for layer in rows}
-        rate = self.recipe.learning_rate * self.schedule.rate(self.state.step, self.state.elapsed_sec)
-        for group in self.state.optimizer.param_groups:
+        batch, state = self.feed.take(self.state.step), self.state
+        rate = self.recipe.learning_rate * self.schedule.rate(state.step, state.elapsed_sec)
+        for group in state.optimizer.param_groups:
             group["lr"] = rate
         with autocast(self.device, self.config.precision):
-            loss = self.state.model.loss(
-                self._tensor(inputs), self._tensor(targets), lambda layer: leaves[layer].batch_vectors()
-            )
+            loss = state.model.loss(batch.inputs, batch.targets, lambda layer: batch.leaves[layer].batch_vectors())
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.state.model.parameters(), MAX_GRADIENT_NORM)
-        self.state.optimizer.step()
-        self.state.optimizer.zero_grad(set_to_none=True)
-        self.state.model.balance_experts(self.recipe.balance_rate)
-        for layer, leaf in leaves.items():
-            self.state.tables[layer].step(leaf, rate * self.recipe.row_rate_factor)
-        self.state.step += 1
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.model.balance_experts(self.recipe.balance_rate)
+        self.feed.write(batch, rate * self.recipe.row_rate_factor)
+        state.step += 1
         return loss.item()
 
     def lookup(self) -> Lookup | None:
@@ -247,6 +242,3 @@ class Trainer:
         save_checkpoint(self.run.train_folder, self.state, self.config.spec, self.vocab, validation_nats)
         publish(self.run)
         self.state.elapsed_sec += time.perf_counter() - began
-
-    def _tensor(self, array: NDArray[np.signedinteger]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
