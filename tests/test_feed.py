@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from runtime.lookup import Addressing
 from runtime.train.batches import Batches
 from runtime.train.feed import Feed
+from runtime.train.leaf import Leaf
+from runtime.train.leaf_kernel import unique_rows
 from runtime.train.presets import preset_settings
-from runtime.train.row_table import Leaf, RowTable
-from runtime.train.unique_kernel import unique_rows
+from runtime.train.row_table import RowTable
 from tests.vocabularies import raw_vocab
 
 CPU = torch.device("cpu")
@@ -61,3 +62,17 @@ def test_unique_rows_are_those_of_numpy(rows: list[int], small: bool) -> None:
     expected = np.unique(given_rows)
     assert np.array_equal(unique, expected)
     assert np.array_equal(unique[inverse], given_rows)
+
+
+def test_gradients_of_a_batch_reach_its_unique_rows_as_those_of_an_embedding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inverse = torch.randint(0, 50, (3, 7, 4), generator=generator)
+    vectors, direction = torch.randn(60, 5, generator=generator), torch.randn(3, 7, 20, generator=generator)
+    found, expected = vectors.clone().requires_grad_(), vectors.double().requires_grad_()
+    gathered = Leaf(torch.arange(60), found, inverse).batch_vectors()
+    assert torch.equal(gathered, vectors[inverse].flatten(2))
+    gathered.backward(direction)
+    torch.nn.functional.embedding(inverse, expected).flatten(2).backward(direction.double())
+    assert found.grad is not None
+    assert expected.grad is not None
+    torch.testing.assert_close(found.grad, expected.grad.float())

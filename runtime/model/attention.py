@@ -69,6 +69,8 @@ class Attention(nn.Module):
             if cache is not None:
                 cache.extend(k, v)
                 k, v = cache.attended()
+        if q.is_cpu and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
+            q, k, v = q.float(), k.float(), v.float()  # whose backward pass takes half of that in bfloat16 (docs/log.md)
         mask = torch.ones(new, past + new, dtype=torch.bool, device=x.device).tril(past) if past and new > 1 else None
         mixed = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=past == 0 and new > 1, enable_gqa=self.key_heads != self.heads

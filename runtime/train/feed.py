@@ -21,7 +21,8 @@ from torch import Tensor
 from hashing.base.cores import CORES
 from runtime.lookup import Addressing
 from runtime.train.batches import Batches
-from runtime.train.row_table import Leaf, RowTable
+from runtime.train.leaf import Leaf
+from runtime.train.row_table import RowTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,25 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from runtime.train.leaf import Leaf
+from runtime.train.leaf_kernel import unique_rows
 from runtime.train.row_kernel import adam_rows
-from runtime.train.unique_kernel import unique_rows
 from runtime.vectors import LayerRows, Vectors
 
 BETAS = (0.9, 0.95)
 EPS = 1e-10
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """The unique rows of a batch."""
-
-    rows: Tensor  # (U,) int64, ascending
-    vectors: Tensor  # (U, head_dim), requires grad
-    inverse: Tensor  # (B, T, columns) index into the unique rows
-
-    def batch_vectors(self) -> Tensor:
-        """The vectors of the batch (B, T, columns·head_dim), through which gradients reach the unique rows."""
-        return functional.embedding(self.inverse, self.vectors).flatten(2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,41 @@
+"""Leaf: the unique rows of a batch, with respect to which a step differentiates."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from runtime.train.leaf_kernel import add_gradients
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    rows: Tensor  # (U,) int64, ascending
+    vectors: Tensor  # (U, head_dim), requires grad
+    inverse: Tensor  # (B, T, columns) index into the unique rows
+
+    def batch_vectors(self) -> Tensor:
+        """The vectors of the batch (B, T, columns·head_dim), through which gradients reach the unique rows."""
+        if not self.vectors.is_cpu:
+            return functional.embedding(self.inverse, self.vectors).flatten(2)
+        gathered: Tensor = _Gathered.apply(self.vectors, self.inverse)  # type: ignore[no-untyped-call]
+        return gathered.flatten(2)
+
+
+class _Gathered(torch.autograd.Function):
+    """`functional.embedding`, whose backward pass on a CPU takes four times as long (docs/log.md)."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        ctx.shape = vectors.shape
+        return functional.embedding(inverse, vectors)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (inverse,) = ctx.saved_tensors
+        sums = torch.zeros(ctx.shape)
+        add_gradients(gradient.reshape(-1, ctx.shape[1]).numpy(), inverse.view(-1).numpy(), sums.numpy())
+        return sums, None
