@@ -14,6 +14,8 @@ from runtime.setting import Setting, check
 from runtime.typed_value import typed
 
 Precision = Literal["float32", "bfloat16"]
+Optimizer = Literal["adamw", "muon"]
+RowRule = Literal["adam", "rowwise_adam", "sinkhorn"]
 FORMAT = 2
 MAX_BYTES = 16 << 20
 
@@ -37,6 +39,8 @@ class Recipe:
     balance_rate: Annotated[float, Setting("by which a router's bias moves after each step", least=0)] = 1e-3
     sample_prompt: Annotated[str, Setting("continued at each validation; empty: the beginning of a document")] = ""
     sample_tokens: Annotated[int, Setting("tokens of that continuation; 0: none", least=0, most=4096)] = 48
+    optimizer: Annotated[Optimizer, Setting("of the backbone's maps: adamw or muon; all else is on adamw")] = "adamw"
+    row_rule: Annotated[RowRule, Setting("of the rows: adam, rowwise_adam or sinkhorn (V4.1)")] = "adam"
 
     def __post_init__(self) -> None:
         check(self, "recipe")
