@@ -17,6 +17,8 @@ from tests.runs import build_vocab
 FORMS = {
     "experts": ["model.experts=6", "model.experts_per_token=2", "model.expert_ffn=16", "recipe.balance_rate=0.01"],
     "streams": ["model.streams=4", "model.kv_heads=1", "model.qk_norm=true"],
+    "muon": ["recipe.optimizer=muon", "recipe.row_rule=rowwise_adam", "model.kv_heads=1"],
+    "muon over experts": ["recipe.optimizer=muon", "recipe.row_rule=sinkhorn", "model.experts=3", "model.expert_ffn=16"],
     "single pass": ["model.streams=2", "model.stream_form=single_pass", "model.experts=3", "model.dense_blocks=0"],
 }
 STEPS = 8
