@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from runtime.config import RowRule
+from runtime.config import Recipe, RowRule
 from runtime.train.row_rules import BETAS, EPS, AdamRows, Gradients, SinkhornRows
 from runtime.train.row_table import RowTable
 
@@ -18,8 +18,8 @@ RULES: list[RowRule] = ["adam", "rowwise_adam", "sinkhorn"]
 RATE = 0.01
 
 
-def table(rows: int, head_dim: int, rule: RowRule, seed: int = 0) -> RowTable:
-    return RowTable.create(rows, head_dim, 0.02, seed, torch.device("cpu"), rule)
+def table(rows: int, head_dim: int, rule: RowRule, seed: int = 0, momentum: float | None = None) -> RowTable:
+    return RowTable.create(rows, head_dim, 0.02, seed, torch.device("cpu"), rule, momentum)
 
 
 def moved(kept: RowTable, rows: Tensor, values: Tensor, in_torch: bool = False) -> RowTable:
@@ -43,9 +43,17 @@ def some_steps(rows: int, head_dim: int, seed: int, steps: int = 5) -> list[tupl
 
 
 @settings(max_examples=40, deadline=None)
-@given(rule=st.sampled_from(RULES), rows=st.integers(1, 60), head_dim=st.integers(1, 40), seed=st.integers(0, 10**6))
-def test_the_compiled_rule_is_the_rule_in_torch(rule: RowRule, rows: int, head_dim: int, seed: int) -> None:
-    one, other = table(rows, head_dim, rule), table(rows, head_dim, rule)
+@given(
+    rule=st.sampled_from(RULES),
+    momentum=st.sampled_from([None, 0.0, 0.5]),
+    rows=st.integers(1, 60),
+    head_dim=st.integers(1, 40),
+    seed=st.integers(0, 10**6),
+)
+def test_the_compiled_rule_is_the_rule_in_torch(
+    rule: RowRule, momentum: float | None, rows: int, head_dim: int, seed: int
+) -> None:
+    one, other = (table(rows, head_dim, rule, momentum=momentum) for _ in range(2))
     for read, values in some_steps(rows, head_dim, seed):
         found, expected = moved(one, read, values).state(), moved(other, read, values, in_torch=True).state()
         assert found.keys() == expected.keys()
@@ -67,9 +75,9 @@ def test_only_rows_that_are_read_change_and_their_steps_are_counted(rule: RowRul
         assert kept.state()["updates"][[5, 900]].tolist() == [count, count]
 
 
-def adam_on(vectors: Tensor) -> tuple[torch.nn.Parameter, torch.optim.Adam]:
+def adam_on(vectors: Tensor, beta1: float = BETAS[0]) -> tuple[torch.nn.Parameter, torch.optim.Adam]:
     whole = torch.nn.Parameter(vectors.clone())
-    return whole, torch.optim.Adam([whole], lr=RATE, betas=BETAS, eps=EPS)
+    return whole, torch.optim.Adam([whole], lr=RATE, betas=(beta1, BETAS[1]), eps=EPS)
 
 
 def adam_step(whole: torch.nn.Parameter, adam: torch.optim.Optimizer, values: Tensor) -> None:
@@ -77,11 +85,13 @@ def adam_step(whole: torch.nn.Parameter, adam: torch.optim.Optimizer, values: Te
     adam.step()
 
 
+@pytest.mark.parametrize("momentum", [None, 0.0, 0.5])
 @pytest.mark.parametrize("rule", ["adam", "rowwise_adam"])
-def test_where_all_rows_are_read_adam_is_torch_s(rule: RowRule) -> None:
+def test_where_all_rows_are_read_adam_is_torch_s(rule: RowRule, momentum: float | None) -> None:
     """That with one number a row is Adam too where the numbers of a gradient are equally large."""
-    kept, everything = table(6, 4, rule), torch.arange(6)
-    whole, adam = adam_on(kept.weight)
+    kept, everything = table(6, 4, rule, momentum=momentum), torch.arange(6)
+    assert ("moment" in kept.state()) == (momentum != 0)
+    whole, adam = adam_on(kept.weight, BETAS[0] if momentum is None else momentum)
     for step in range(8):
         values = torch.randn(6, 4, generator=torch.Generator().manual_seed(step))
         values = values if rule == "adam" else values.sign() * values.abs().mean(1, keepdim=True)
@@ -223,6 +233,14 @@ def test_gradients_of_zeros_move_nothing(rule: RowRule) -> None:
     before = kept.weight.clone()
     moved(kept, torch.arange(10), torch.zeros(10, 4))
     assert torch.equal(kept.weight, before)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.0])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_row_takes_as_many_bytes_as_the_recipe_says(rule: RowRule, momentum: float | None) -> None:
+    recipe = Recipe(steps=1, batch=1, length=1, learning_rate=1e-3, row_rule=rule, row_momentum=momentum)
+    state = table(10, 7, rule, momentum=momentum).state()
+    assert sum(tensor.nbytes for tensor in state.values()) == 10 * recipe.trained_row_bytes(7)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -78,6 +78,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "recipe.sample_tokens": ("0", 0),
     "recipe.optimizer": ("muon", "muon"),
     "recipe.row_rule": ("rowwise_adam", "rowwise_adam"),
+    "recipe.row_momentum": ("0", 0.0),
 }
 
 

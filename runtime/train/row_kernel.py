@@ -26,13 +26,17 @@ def _ask(table, row):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, betas, eps):  # type: ignore[no-untyped-def]
-    """Sets `rows` of the tables `weight`, `moment` and `square` (R, D) and of `updates` (R,) after one step of Adam."""
+    """Sets `rows` of the tables `weight`, `moment` and `square` (R, D) and of `updates` (R,) after one step of Adam.
+
+    Where β1 is 0, `moment` is None: it would be the gradient.
+    """
     beta1, beta2 = np.float32(betas[0]), np.float32(betas[1])
     rest1, rest2 = np.float32(1 - betas[0]), np.float32(1 - betas[1])
     for i in range(rows.shape[0]):
         if i + AHEAD < rows.shape[0]:
             _ask(weight, rows[i + AHEAD])
-            _ask(moment, rows[i + AHEAD])
+            if moment is not None:
+                _ask(moment, rows[i + AHEAD])
             _ask(square, rows[i + AHEAD])
         row = rows[i]
         updates[row] += np.float32(1)
@@ -40,9 +44,12 @@ def adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, b
         root = np.float32(1 / math.sqrt(1 - betas[1] ** updates[row]))
         for j in range(vectors.shape[1]):
             gradient = gradients[i, j]
-            mean = moment[row, j] * beta1 + gradient * rest1
+            mean = gradient
+            if moment is not None:
+                mean = moment[row, j] * beta1 + gradient * rest1
+                moment[row, j] = mean
             power = square[row, j] * beta2 + gradient * gradient * rest2
-            moment[row, j], square[row, j] = mean, power
+            square[row, j] = power
             weight[row, j] = vectors[i, j] - step * mean / (np.sqrt(power) * root + np.float32(eps))
 
 
@@ -53,7 +60,8 @@ def rowwise_adam_rows(weight, moment, square, updates, rows, vectors, gradients,
     for i in range(rows.shape[0]):
         if i + AHEAD < rows.shape[0]:
             _ask(weight, rows[i + AHEAD])
-            _ask(moment, rows[i + AHEAD])
+            if moment is not None:
+                _ask(moment, rows[i + AHEAD])
         row, total = rows[i], np.float32(0)
         for j in range(vectors.shape[1]):
             total += gradients[i, j] * gradients[i, j]
@@ -62,8 +70,10 @@ def rowwise_adam_rows(weight, moment, square, updates, rows, vectors, gradients,
         root = math.sqrt(square[row, 0] / (1 - betas[1] ** updates[row])) + eps
         step = np.float32(rate / (1 - betas[0] ** updates[row]) / root)
         for j in range(vectors.shape[1]):
-            mean = moment[row, j] * beta1 + gradients[i, j] * rest1
-            moment[row, j] = mean
+            mean = gradients[i, j]
+            if moment is not None:
+                mean = moment[row, j] * beta1 + mean * rest1
+                moment[row, j] = mean
             weight[row, j] = vectors[i, j] - step * mean
 
 

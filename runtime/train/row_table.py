@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from runtime.config import RowRule
-from runtime.train.row_rules import AdamRows, Gradients, Rule, SinkhornRows
+from runtime.train.row_rules import Gradients, Rule, new_rule
 from runtime.vectors import LayerRows, Vectors
 
 
@@ -38,11 +38,19 @@ class RowTable:
 
     @classmethod
     def create(
-        cls, rows: int, head_dim: int, std: float, seed: int, device: torch.device, rule: RowRule = "adam"
+        cls,
+        rows: int,
+        head_dim: int,
+        std: float,
+        seed: int,
+        device: torch.device,
+        rule: RowRule = "adam",
+        momentum: float | None = None,
     ) -> "RowTable":
+        """Rows drawn with a deviation `std`, and nothing yet of what the rule keeps; without `momentum`, the rule's own."""
         generator = torch.Generator().manual_seed(seed)
         weight = torch.empty(rows, head_dim).normal_(0, std, generator=generator).to(device)
-        return cls(weight, SinkhornRows.new(weight) if rule == "sinkhorn" else AdamRows.new(weight, rule == "rowwise_adam"))
+        return cls(weight, new_rule(weight, rule, momentum))
 
     def state(self) -> dict[str, Tensor]:
         """Everything that training changes, by name; the first axis of each tensor is the rows."""

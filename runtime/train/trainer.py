@@ -90,10 +90,9 @@ class Trainer:
     def _tables(self, spec: HashSpec) -> dict[int, RowTable]:
         """New tables of every layer, each from a seed of its own."""
         recipe, head_dim = self.recipe, self.config.head_dim
+        rule = recipe.row_rule, recipe.row_momentum
         return {
-            layer: RowTable.create(
-                spec.rows(layer), head_dim, recipe.row_std, recipe.seed + layer, self.device, recipe.row_rule
-            )
+            layer: RowTable.create(spec.rows(layer), head_dim, recipe.row_std, recipe.seed + layer, self.device, *rule)
             for layer in spec.layers
         }
 
