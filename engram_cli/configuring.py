@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from hashing.vocab import CanonicalVocab
     from runtime.config import RunConfig
 
-TRAINED_BYTES = 12  # of a number in a table: itself and two moments, in float32
-
 PresetName: TypeAlias = Annotated[str, typer.Option("--preset", help="What to begin from: nano or tiny. Default: tiny.")]
 ConfigFile: TypeAlias = Annotated[
     Path | None, typer.Option("--config", help="A TOML file that changes the preset, as engram config prints them.")
@@ -75,7 +73,7 @@ def _refuse_too_large(config: "RunConfig") -> None:
 
     if config.spec is None:
         return
-    needed = config.spec.total_rows * config.head_dim * TRAINED_BYTES
+    needed = config.spec.total_rows * config.recipe.trained_row_bytes(config.head_dim)
     if needed > (there := memory_bytes(default_device())):
         raise EngramError(
             f"{config.spec.total_rows:,} rows of {config.head_dim} take {byte_text(needed)} in training, of {byte_text(there)}",

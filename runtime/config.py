@@ -14,6 +14,8 @@ from runtime.setting import Setting, check
 from runtime.typed_value import typed
 
 Precision = Literal["float32", "bfloat16"]
+Optimizer = Literal["adamw", "muon"]
+RowRule = Literal["adam", "rowwise_adam", "sinkhorn"]
 FORMAT = 2
 MAX_BYTES = 16 << 20
 
@@ -37,6 +39,9 @@ class Recipe:
     balance_rate: Annotated[float, Setting("by which a router's bias moves after each step", least=0)] = 1e-3
     sample_prompt: Annotated[str, Setting("continued at each validation; empty: the beginning of a document")] = ""
     sample_tokens: Annotated[int, Setting("tokens of that continuation; 0: none", least=0, most=4096)] = 48
+    optimizer: Annotated[Optimizer, Setting("of the backbone's maps: adamw or muon; all else is on adamw")] = "adamw"
+    row_rule: Annotated[RowRule, Setting("of the rows: adam, rowwise_adam or sinkhorn (V4.1)")] = "adam"
+    row_momentum: Annotated[float | None, Setting("of the rows' gradients; none: the rule's own", least=0, most=0.999)] = None
 
     def __post_init__(self) -> None:
         check(self, "recipe")
@@ -46,6 +51,12 @@ class Recipe:
                 f"recipe.steps and recipe.minutes say how long to train: expected one of the two, found {found}",
                 hint='set the other to "none"' if self.steps else "set one of them",
             )
+
+    def trained_row_bytes(self, head_dim: int) -> int:
+        """A row of so many numbers while it is trained: itself, and what its rule keeps of it, in numbers of 4 bytes."""
+        moments = 1 if self.row_rule == "sinkhorn" or self.row_momentum != 0 else 0
+        others = {"adam": head_dim + 1, "rowwise_adam": 2, "sinkhorn": 2}
+        return 4 * (head_dim + moments * head_dim + others[self.row_rule])
 
 
 @dataclass(frozen=True, slots=True)

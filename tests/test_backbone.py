@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hashing.base.errors import EngramError
-from runtime.config import Recipe
+from runtime.config import Optimizer, Recipe
 from runtime.inspect.probes.block_states import block_states
 from runtime.model.config import MemoryConfig, ModelConfig
 from runtime.model.experts import MixtureOfExperts
 from runtime.model.language_model import LanguageModel
 from runtime.model.streams import StreamHead, StreamSite, balanced
-from runtime.train.optimisers import adamw, parameter_groups
+from runtime.train.optimisers import backbone_optimizer, parameter_groups
 
 GOLDEN = Path(__file__).parent / "golden"
 PLAIN = ModelConfig(vocab_size=31, hidden=16, blocks=3, heads=4, ffn=24, memory=MemoryConfig((1,), width=8, dilation=2))
@@ -189,12 +189,13 @@ def test_decoding_in_pieces_gives_what_the_whole_sequence_does(form: str) -> Non
     torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_parameter_has_a_role_and_learns(form: str) -> None:
+def test_every_parameter_has_a_role_and_learns(form: str, optimizer: Optimizer) -> None:
     torch.manual_seed(3)
     config = FORMS[form]
     model = LanguageModel(config)
-    optimizer = adamw(model, Recipe(steps=1, batch=1, length=1, learning_rate=3e-3))
+    steps = backbone_optimizer(model, Recipe(steps=1, batch=1, length=1, learning_rate=3e-3, optimizer=optimizer))
     groups = parameter_groups(model)
     assert sum(map(len, groups)) == len(list(model.parameters()))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -203,8 +204,8 @@ def test_every_parameter_has_a_role_and_learns(form: str) -> None:
     for _ in range(12):
         loss = model.loss(ids[:, :-1], ids[:, 1:], lambda _: vectors)
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        steps.step()
+        steps.zero_grad()
         model.balance_experts(1e-3)
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.2

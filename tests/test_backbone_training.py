@@ -19,6 +19,10 @@ FORMS = {
     "streams": ["model.streams=4", "model.kv_heads=1", "model.qk_norm=true"],
     "single pass": ["model.streams=2", "model.stream_form=single_pass", "model.experts=3", "model.dense_blocks=0"],
 }
+OPTIMISERS = {
+    "muon": ["recipe.optimizer=muon", "recipe.row_rule=rowwise_adam", "recipe.row_momentum=0", "model.kv_heads=1"],
+    "muon over experts": ["recipe.optimizer=muon", "recipe.row_rule=sinkhorn", "model.experts=3", "model.expert_ffn=16"],
+}
 STEPS = 8
 
 
@@ -29,11 +33,12 @@ def begun(run: Run, corpus: Corpus, sets: list[str]) -> Trainer:
     return Trainer.start(run, settings.resolve(run.vocab(), "float32"), corpus)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, *OPTIMISERS])
 def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path: Path, corpus_path: Path, form: str) -> None:
     corpus, whole, parts = Corpus((corpus_path,)), Run(tmp_path / "whole"), Run(tmp_path / "parts")
-    expected = [report.loss for report in begun(whole, corpus, FORMS[form]).steps()]
-    trainer = begun(parts, corpus, FORMS[form])
+    sets = {**FORMS, **OPTIMISERS}[form]
+    expected = [report.loss for report in begun(whole, corpus, sets).steps()]
+    trainer = begun(parts, corpus, sets)
     found = [report.loss for report in trainer.steps(lambda: trainer.state.step == 3)]
     assert len(found) == 3
     found += [report.loss for report in Trainer.resume(parts).steps()]

@@ -76,6 +76,9 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "recipe.balance_rate": ("0", 0.0),
     "recipe.sample_prompt": ("def f(x): # a=b\n", "def f(x): # a=b\n"),
     "recipe.sample_tokens": ("0", 0),
+    "recipe.optimizer": ("muon", "muon"),
+    "recipe.row_rule": ("rowwise_adam", "rowwise_adam"),
+    "recipe.row_momentum": ("0", 0.0),
 }
 
 

@@ -22,7 +22,6 @@ from runtime.tensor_file import load_tensors, save_tensors
 from runtime.tokens import Tokens
 from runtime.train.batches import Batches
 from runtime.train.presets import preset
-from runtime.train.row_table import RowTable
 from runtime.train.trainer import Trainer
 from runtime.trained_run import TrainedRun
 from table.store.store import TableStore
@@ -91,39 +90,6 @@ def test_stopping_saves_where_it_stopped(tmp_path: Path, corpus_path: Path, unin
     for _ in again.steps():
         pass
     assert losses(run) == uninterrupted
-
-
-def test_a_step_of_rows_is_that_of_torch_adam_on_the_whole_table() -> None:
-    """When every row is read at every step, training unique rows is training the table."""
-    torch.manual_seed(0)
-    table = RowTable.create(6, 4, 0.02, 0, torch.device("cpu"))
-    anywhere = RowTable(*(t.clone() for t in (table.weight, table.moment, table.square, table.updates)))
-    whole = torch.nn.Parameter(table.weight.clone())
-    adam = torch.optim.Adam([whole], lr=0.01, betas=(0.9, 0.95), eps=1e-10)
-    rows = np.array([[[0, 1, 2], [3, 4, 5], [5, 5, 0]]])
-    for _ in range(5):
-        weights = torch.randn(1, 3, 12)
-        leaf = table.read(rows)
-        (leaf.batch_vectors() * weights).sum().backward()
-        assert leaf.vectors.grad is not None
-        anywhere._step(leaf.rows, leaf.vectors.detach(), leaf.vectors.grad, 0.01)
-        table.step(leaf, 0.01)
-        adam.zero_grad()
-        (whole[torch.from_numpy(rows)].flatten(2) * weights).sum().backward()
-        adam.step()
-        torch.testing.assert_close(table.weight, whole.detach())
-        for name in ("weight", "moment", "square", "updates"):
-            torch.testing.assert_close(getattr(anywhere, name), getattr(table, name))
-
-
-def test_rows_that_were_not_read_stay_as_they_were() -> None:
-    table = RowTable.create(1000, 4, 0.02, 0, torch.device("cpu"))
-    before = table.weight.clone()
-    leaf = table.read(np.array([[[5, 900]]]))
-    leaf.batch_vectors().sum().backward()
-    table.step(leaf, 0.1)
-    changed = (table.weight != before).any(1).nonzero().flatten().tolist()
-    assert changed == [5, 900]
 
 
 def test_each_epoch_visits_every_window_once() -> None:

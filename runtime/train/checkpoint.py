@@ -29,8 +29,6 @@ from runtime.tensor_file import NO_SPEC, load_tensors, save_tensors
 from runtime.train.row_table import RowTable
 from table.store.store import TableStore, write_store
 
-ROW_STATE = ("moment", "square", "updates")
-
 
 @dataclass(slots=True)
 class State:
@@ -71,7 +69,7 @@ def _optimizer_tensors(state: State) -> dict[str, Tensor]:
         for key, value in values.items()
     }
     for layer, table in state.tables.items():
-        tensors |= {f"layers/{layer}/{key}": getattr(table, key) for key in ROW_STATE}
+        tensors |= {f"layers/{layer}/{key}": value for key, value in table.rule.state().items()}
     return tensors
 
 
@@ -86,8 +84,8 @@ def load_checkpoint(checkpoint: Checkpoint, state: State) -> None:
         store = TableStore.open(folder / "tables.zarr")
         for layer, table in state.tables.items():
             table.weight.copy_(torch.from_numpy(store.layer(layer).copy()))
-            for key in ROW_STATE:
-                getattr(table, key).copy_(tensors[f"layers/{layer}/{key}"])
+            for key, kept in table.rule.state().items():
+                kept.copy_(tensors[f"layers/{layer}/{key}"])
     for name, parameter in state.model.named_parameters():
         prefix = f"{name}/"
         state.optimizer.state[parameter] = {

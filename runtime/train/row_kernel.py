@@ -1,6 +1,10 @@
-"""Adam over the rows of a batch, compiled for a CPU: one pass that reads and writes each number once.
+"""The rules of `row_rules.py` over the rows of a batch, compiled for a CPU: each row's numbers are read and written once.
 
-As torch operations the same makes a dozen passes over copies of the rows, and takes four times as long (docs/log.md).
+As torch operations Adam makes a dozen passes over copies of the rows, and takes four times as long (docs/log.md).
+
+In every function `rows` (U,) are the rows of the tables to set, `vectors` (U, D) are those rows as they were read and
+`gradients` (U, D) those with respect to them; all numbers are float32. `error_model="numpy"` gives divisions without a branch
+for zero, and "reassoc" lets a sum be added up in any order, so that both become vector instructions.
 """
 
 import math
@@ -20,18 +24,19 @@ def _ask(table, row):  # type: ignore[no-untyped-def]
         prefetch(begin + line)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")  # whose divisions have no branch, so that they become vector instructions
+@njit(cache=True, nogil=True, error_model="numpy")
 def adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, betas, eps):  # type: ignore[no-untyped-def]
-    """Sets `rows` (U,) of the tables `weight`, `moment` and `square` (R, D) and of `updates` (R,) after one step of Adam.
+    """Sets `rows` of the tables `weight`, `moment` and `square` (R, D) and of `updates` (R,) after one step of Adam.
 
-    `vectors` (U, D) are the rows as they were read, `gradients` (U, D) those with respect to them; all numbers are float32.
+    Where β1 is 0, `moment` is None: it would be the gradient.
     """
     beta1, beta2 = np.float32(betas[0]), np.float32(betas[1])
     rest1, rest2 = np.float32(1 - betas[0]), np.float32(1 - betas[1])
     for i in range(rows.shape[0]):
         if i + AHEAD < rows.shape[0]:
             _ask(weight, rows[i + AHEAD])
-            _ask(moment, rows[i + AHEAD])
+            if moment is not None:
+                _ask(moment, rows[i + AHEAD])
             _ask(square, rows[i + AHEAD])
         row = rows[i]
         updates[row] += np.float32(1)
@@ -39,7 +44,105 @@ def adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, b
         root = np.float32(1 / math.sqrt(1 - betas[1] ** updates[row]))
         for j in range(vectors.shape[1]):
             gradient = gradients[i, j]
-            mean = moment[row, j] * beta1 + gradient * rest1
+            mean = gradient
+            if moment is not None:
+                mean = moment[row, j] * beta1 + gradient * rest1
+                moment[row, j] = mean
             power = square[row, j] * beta2 + gradient * gradient * rest2
-            moment[row, j], square[row, j] = mean, power
+            square[row, j] = power
             weight[row, j] = vectors[i, j] - step * mean / (np.sqrt(power) * root + np.float32(eps))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
+def rowwise_adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, betas, eps):  # type: ignore[no-untyped-def]
+    """The same where `square` (R, 1) is one number a row: the running mean of its gradients' mean squares."""
+    beta1, rest1 = np.float32(betas[0]), np.float32(1 - betas[0])
+    for i in range(rows.shape[0]):
+        if i + AHEAD < rows.shape[0]:
+            _ask(weight, rows[i + AHEAD])
+            if moment is not None:
+                _ask(moment, rows[i + AHEAD])
+        row, total = rows[i], np.float32(0)
+        for j in range(vectors.shape[1]):
+            total += gradients[i, j] * gradients[i, j]
+        updates[row] += np.float32(1)
+        square[row, 0] = square[row, 0] * betas[1] + total / vectors.shape[1] * (1 - betas[1])
+        root = math.sqrt(square[row, 0] / (1 - betas[1] ** updates[row])) + eps
+        step = np.float32(rate / (1 - betas[0] ** updates[row]) / root)
+        for j in range(vectors.shape[1]):
+            mean = gradients[i, j]
+            if moment is not None:
+                mean = moment[row, j] * beta1 + mean * rest1
+                moment[row, j] = mean
+            weight[row, j] = vectors[i, j] - step * mean
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
+def sinkhorn_rows(weight, moment, last, updates, rows, vectors, gradients, rate, momentum, now, least, divisions):  # type: ignore[no-untyped-def]
+    """Sets `rows` of `weight` and `moment` (R, D), of `last` (R,) int32 and of `updates` (R,) after one step of balancing.
+
+    `now` is the number of the step, `rate` how far a number of the rows moves, root mean square. `gradients` are overwritten:
+    they become the momentum before it is balanced. The balanced matrix r_i u_ij c_j is never written: only r and c are found.
+    """
+    norms, threshold = _advance(moment, last, updates, rows, gradients, momentum, now, least)
+    columns = np.ones(vectors.shape[1], dtype=np.float32)  # c²
+    for _ in range(divisions // 2):
+        columns = _column_scales(gradients, norms, threshold, columns)
+    roots = np.sqrt(columns)
+    distance = rate * math.sqrt(vectors.shape[1])
+    for i in range(rows.shape[0]):
+        if i + AHEAD < rows.shape[0]:
+            _ask(weight, rows[i + AHEAD])
+        step = np.float32(0)
+        if norms[i] > threshold:
+            step = np.float32(distance / math.sqrt(_scaled_square(gradients, i, columns)))
+        for j in range(vectors.shape[1]):
+            weight[rows[i], j] = vectors[i, j] - step * gradients[i, j] * roots[j]
+
+
+@njit(inline="always", error_model="numpy", fastmath={"reassoc"})
+def _advance(moment, last, updates, rows, gradients, momentum, now, least):  # type: ignore[no-untyped-def]
+    """Takes the gradients into the moments and leaves the momentum in their place; its norms, and what they must exceed."""
+    norms = np.empty(rows.shape[0], dtype=np.float32)
+    beta, rest = np.float32(momentum), np.float32(1 - momentum)
+    total = 0.0
+    for i in range(rows.shape[0]):
+        if i + AHEAD < rows.shape[0]:
+            _ask(moment, rows[i + AHEAD])
+        row, square = rows[i], np.float32(0)
+        kept = np.float32(momentum ** (now - last[row]))
+        last[row] = now
+        updates[row] += np.float32(1)
+        for j in range(gradients.shape[1]):
+            part = gradients[i, j] * rest
+            mean = moment[row, j] * kept + part
+            moment[row, j] = mean
+            ahead = mean * beta + part
+            gradients[i, j] = ahead
+            square += ahead * ahead
+        norms[i] = math.sqrt(square)
+        total += norms[i]
+    return norms, least * total / max(rows.shape[0], 1)
+
+
+@njit(inline="always", error_model="numpy", fastmath={"reassoc"})
+def _column_scales(matrix, norms, threshold, columns):  # type: ignore[no-untyped-def]
+    """c² (D,) after the rows, as scaled by `columns` until now, and then the columns were divided by their norms."""
+    totals = np.zeros(columns.shape[0], dtype=np.float32)
+    for i in range(matrix.shape[0]):
+        if norms[i] > threshold:
+            scale = np.float32(1) / _scaled_square(matrix, i, columns)
+            for j in range(columns.shape[0]):
+                totals[j] += matrix[i, j] * matrix[i, j] * scale
+    for j in range(columns.shape[0]):
+        totals[j] = 1 / totals[j] if totals[j] > 0 else 0
+    return totals
+
+
+@njit(inline="always", error_model="numpy", fastmath={"reassoc"})
+def _scaled_square(matrix, row, columns):  # type: ignore[no-untyped-def]
+    """The squared norm of a row whose columns are scaled by the roots of `columns`."""
+    total = np.float32(0)
+    for j in range(columns.shape[0]):
+        total += matrix[row, j] * matrix[row, j] * columns[j]
+    return total

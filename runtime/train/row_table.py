@@ -1,8 +1,7 @@
 """A layer's table while it is trained: unique rows are the leaf.
 
-A step reads the batch's unique rows, differentiates with respect to those, and writes those back with their Adam moments.
-Nothing in a step depends on how many rows the table has. Every row counts its own updates, so that the bias correction of a
-row touched for the first time late in training is that of a first step.
+A step reads the batch's unique rows, differentiates with respect to those, and writes those back with what its rule keeps of
+them (`row_rules.py`). Nothing in a step depends on how many rows the table has.
 """
 
 from collections.abc import Mapping
@@ -16,25 +15,35 @@ from torch.nn import functional
 
 from runtime.train.leaf import Leaf
 from runtime.train.leaf_kernel import unique_rows
-from runtime.train.row_kernel import adam_rows
+from runtime.config import RowRule
+from runtime.train.row_rules import Gradients, Rule, new_rule
 from runtime.vectors import LayerRows, Vectors
-
-BETAS = (0.9, 0.95)
-EPS = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
     weight: Tensor  # (rows, head_dim)
-    moment: Tensor  # (rows, head_dim) running mean of gradients
-    square: Tensor  # (rows, head_dim) running mean of their squares
-    updates: Tensor  # (rows,) float32, how often each row was touched
+    rule: Rule
 
     @classmethod
-    def create(cls, rows: int, head_dim: int, std: float, seed: int, device: torch.device) -> "RowTable":
+    def create(
+        cls,
+        rows: int,
+        head_dim: int,
+        std: float,
+        seed: int,
+        device: torch.device,
+        rule: RowRule = "adam",
+        momentum: float | None = None,
+    ) -> "RowTable":
+        """Rows drawn with a deviation `std`, and nothing yet of what the rule keeps; without `momentum`, the rule's own."""
         generator = torch.Generator().manual_seed(seed)
         weight = torch.empty(rows, head_dim).normal_(0, std, generator=generator).to(device)
-        return cls(weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros(rows, device=device))
+        return cls(weight, new_rule(weight, rule, momentum))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that training changes, by name; the first axis of each tensor is the rows."""
+        return {"weight": self.weight, **self.rule.state()}
 
     def vectors(self, rows: NDArray[np.signedinteger]) -> Tensor:
         """(B, T, columns·head_dim) The vectors of rows (B, T, columns)."""
@@ -56,26 +65,9 @@ class RowTable:
 
     @torch.no_grad()
     def step(self, leaf: Leaf, learning_rate: float) -> None:
-        """One Adam step of the leaf's rows, by their gradient; no weight decay."""
-        gradient = leaf.vectors.grad
-        assert gradient is not None, "backward comes first"
-        if self.weight.is_cpu:
-            tables = (table.numpy() for table in (self.weight, self.moment, self.square, self.updates))
-            given = (array.detach().numpy() for array in (leaf.rows, leaf.vectors, gradient))
-            adam_rows(*tables, *given, learning_rate, BETAS, EPS)
-        else:
-            self._step(leaf.rows, leaf.vectors.detach(), gradient, learning_rate)
-
-    def _step(self, rows: Tensor, vectors: Tensor, gradients: Tensor, learning_rate: float) -> None:
-        """The same as `adam_rows` on any device."""
-        beta1, beta2 = BETAS
-        updates = self.updates.index_select(0, rows) + 1
-        moment = self.moment.index_select(0, rows).lerp_(gradients, 1 - beta1)
-        square = self.square.index_select(0, rows).mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
-        corrected = (square / (1 - beta2**updates)[:, None]).sqrt_().add_(EPS)
-        new = vectors.sub(moment / (1 - beta1**updates)[:, None] / corrected, alpha=learning_rate)
-        for kept, value in ((self.weight, new), (self.moment, moment), (self.square, square), (self.updates, updates)):
-            kept.index_copy_(0, rows, value)
+        """Moves the leaf's rows by their gradient, which it may overwrite."""
+        assert leaf.vectors.grad is not None, "backward comes first"
+        self.rule.step(self.weight, Gradients(leaf.rows, leaf.vectors.detach(), leaf.vectors.grad), learning_rate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Training: one pass over the recipe's steps or minutes, interruptible at any moment.
 
-A step takes its batch, of which the unique rows of each layer are leaves, and updates those by Adam and everything else by
-AdamW. Products are computed in bfloat16 (autocast) where that is faster; the run remembers which.
+A step takes its batch, of which the unique rows of each layer are leaves, and updates those by the recipe's rule and everything
+else by its optimiser. Products are computed in bfloat16 (autocast) where that is faster; the run remembers which.
 """
 
 import time
@@ -28,7 +28,7 @@ from runtime.train.batches import Batches
 from runtime.train.checkpoint import State, link, load_checkpoint, publish, save_checkpoint
 from runtime.train.feed import Feed
 from runtime.train.metrics import Metrics, MetricsWriter
-from runtime.train.optimisers import adamw
+from runtime.train.optimisers import backbone_optimizer
 from runtime.train.row_table import RowTable, RowTables
 from runtime.train.schedule import Schedule
 from runtime.validation import Validation, validate, validation_budget
@@ -82,15 +82,19 @@ class Trainer:
         batches = Batches(tokens.ids("train"), self.recipe.batch, self.recipe.length, self.recipe.seed)
         torch.manual_seed(self.recipe.seed)
         model = LanguageModel(config.model).to(self.device)
-        self.state = State(model, adamw(model, self.recipe), self._tables(config.spec) if config.spec else {})
+        self.state = State(model, backbone_optimizer(model, self.recipe), self._tables(config.spec) if config.spec else {})
         self.feed = Feed(batches, self.addressing, self.state.tables, self.device)
         self.last_validation: Validation | None = None
         self._trained_tokens, self._trained_sec = 0, 0.0
 
     def _tables(self, spec: HashSpec) -> dict[int, RowTable]:
         """New tables of every layer, each from a seed of its own."""
-        shape, seed = (self.config.head_dim, self.recipe.row_std), self.recipe.seed
-        return {layer: RowTable.create(spec.rows(layer), *shape, seed + layer, self.device) for layer in spec.layers}
+        recipe, head_dim = self.recipe, self.config.head_dim
+        rule = recipe.row_rule, recipe.row_momentum
+        return {
+            layer: RowTable.create(spec.rows(layer), head_dim, recipe.row_std, recipe.seed + layer, self.device, *rule)
+            for layer in spec.layers
+        }
 
     @classmethod
     def start(cls, run: Run, config: RunConfig, corpus: Corpus, advance: Callable[[int], None] = lambda _: None) -> "Trainer":
