@@ -16,6 +16,7 @@ from runtime.typed_value import typed
 Precision = Literal["float32", "bfloat16"]
 FORMAT = 2
 MAX_BYTES = 16 << 20
+SHARE_ERROR = 1e-9  # of a sum of two shares, by rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,34 @@ class Recipe:
     balance_rate: Annotated[float, Setting("by which a router's bias moves after each step", least=0)] = 1e-3
     sample_prompt: Annotated[str, Setting("continued at each validation; empty: the beginning of a document")] = ""
     sample_tokens: Annotated[int, Setting("tokens of that continuation; 0: none", least=0, most=4096)] = 48
+    decay_share: Annotated[
+        float | None, Setting("share of the training in which the rate falls; none: all after it rose", least=0, most=1)
+    ] = None
+    accumulate: Annotated[int, Setting("parts that a batch is computed in, to fit in memory", least=1, most=1 << 16)] = 1
+    checkpoint_steps: Annotated[int | None, Setting("steps between checkpoints; none: only at validations", least=1)] = None
+    kept: Annotated[int, Setting("newest checkpoints that are kept, beside the best", least=1, most=1000)] = 1
 
     def __post_init__(self) -> None:
         check(self, "recipe")
+        self._check_shares()
+        if self.batch % self.accumulate:
+            raise UsageError(
+                f"recipe.batch is {self.batch}, which does not split into {self.accumulate} equal parts",
+                hint=f"set recipe.accumulate to a divisor of {self.batch}",
+            )
         if (self.steps is None) == (self.minutes is None):
             found = "neither" if self.steps is None else f"{self.steps} and {self.minutes:g}"
             raise UsageError(
                 f"recipe.steps and recipe.minutes say how long to train: expected one of the two, found {found}",
                 hint='set the other to "none"' if self.steps else "set one of them",
+            )
+
+    def _check_shares(self) -> None:
+        decay = self.decay_share or 0.0
+        if self.warmup_share + decay > 1 + SHARE_ERROR:
+            raise UsageError(
+                f"recipe.warmup_share {self.warmup_share:g} and recipe.decay_share {decay:g} are more than the whole training",
+                hint=f"set recipe.decay_share to at most {1 - self.warmup_share:g}",
             )
 
 

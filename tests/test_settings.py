@@ -76,6 +76,10 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "recipe.balance_rate": ("0", 0.0),
     "recipe.sample_prompt": ("def f(x): # a=b\n", "def f(x): # a=b\n"),
     "recipe.sample_tokens": ("0", 0),
+    "recipe.decay_share": ("0.2", 0.2),
+    "recipe.accumulate": ("2", 2),
+    "recipe.checkpoint_steps": ("7", 7),
+    "recipe.kept": ("3", 3),
 }
 
 
