@@ -47,6 +47,10 @@ class RowTable:
         weight = torch.empty(rows, head_dim).normal_(0, std, generator=generator).to(device)
         return cls(weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros(rows, device=device))
 
+    def state(self) -> dict[str, Tensor]:
+        """All that belongs to rows, by name; the first axis of each is rows."""
+        return {"weight": self.weight, "moment": self.moment, "square": self.square, "updates": self.updates}
+
     def vectors(self, rows: NDArray[np.signedinteger]) -> Tensor:
         """(B, T, columns·head_dim) The vectors of rows (B, T, columns)."""
         return functional.embedding(torch.from_numpy(rows).to(self.weight.device), self.weight).flatten(2)

@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashing.base.errors import UsageError
+from hashing.base.errors import EngramError, UsageError
 from hashing.spec import HashSpec
 from hashing.text.corpus import Corpus
-from runtime.checkpoints import checkpoints
 from runtime.config import Recipe, RunConfig
 from runtime.device import autocast, default_device
 from runtime.lookup import Addressing, Lookup
@@ -27,11 +27,12 @@ from runtime.run import Run
 from runtime.sequence import Sequence
 from runtime.tokens import Tokens, encode_corpus
 from runtime.train.batches import Batches
-from runtime.train.checkpoint import State, link, load_checkpoint, publish, save_checkpoint
+from runtime.train.checkpoint import DIVERGED_HINT, check_identity, link, load_checkpoint, newest, publish, save_checkpoint
 from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import adamw
 from runtime.train.row_table import RowTable, RowTables
 from runtime.train.schedule import Schedule
+from runtime.train.state import State
 from runtime.validation import Validation, validate, validation_budget
 
 MAX_GRADIENT_NORM = 1.0
@@ -121,10 +122,10 @@ class Trainer:
             unless_started.enter_context(WriterLock(run.folder))
             recipe = replace(config.recipe, **changes)
             trainer = cls(run, replace(config, recipe=recipe), Tokens.open(run.train_folder / "tokens"))
-            if found := checkpoints(run.train_folder):
-                run.check_fingerprint(found[-1].vocab() or vocab.fingerprint, vocab)
-                load_checkpoint(found[-1], trainer.state)
-                publish(run)
+            if found := newest(run.train_folder):
+                check_identity(run, found, config.spec, vocab)
+                load_checkpoint(found, trainer.state)
+                publish(run, recipe.kept)
             if changes:
                 trainer._check_longer(config.recipe)
                 trainer.config.save(run.config_path)
@@ -149,8 +150,8 @@ class Trainer:
     def _reached(self) -> bool:
         """Whether the newest checkpoint's validation is as low as the recipe asks."""
         aim = self.recipe.until_loss
-        found = checkpoints(self.run.train_folder) if aim is not None else []
-        return aim is not None and bool(found) and found[-1].validation_nats <= aim
+        found = newest(self.run.train_folder) if aim is not None else None
+        return aim is not None and found is not None and found.validation_nats <= aim
 
     def close(self) -> None:
         self._lock.close()
@@ -164,8 +165,11 @@ class Trainer:
                 metrics.write(report.metrics())
                 if report.validation:
                     self._save(report.validation.nats_per_token)
+                elif self.schedule.checkpoint_due(report.step):
+                    self._save(None, whole=False)
                 yield report
-            if checkpoints(self.run.train_folder)[-1].step != self.state.step:
+            found = newest(self.run.train_folder)
+            if found is None or found.step != self.state.step or not found.is_whole:
                 self._save(None)
         finally:
             metrics.close()
@@ -175,7 +179,7 @@ class Trainer:
         """Takes a step, with its validation and its sample where they are due."""
         state, began = self.state, time.perf_counter() - self.state.elapsed_sec
         due = self.schedule.validations_due(state.step, state.elapsed_sec)
-        loss = self.train_step()
+        loss = self._finite(self.train_step())
         self._trained_tokens += self.recipe.batch * self.recipe.length
         self._trained_sec += time.perf_counter() - began - state.elapsed_sec
         speed = self._trained_tokens / self._trained_sec
@@ -187,6 +191,14 @@ class Trainer:
         state.elapsed_sec = time.perf_counter() - began
         passed = self.schedule.passed(state.step, state.elapsed_sec)
         return Report(state.step, loss, speed, state.elapsed_sec, passed, validation, sample)
+
+    def _finite(self, loss: float) -> float:
+        """A step's loss; raises EngramError for one that is infinite or NaN, after which nothing is saved."""
+        if isfinite(loss):
+            return loss
+        found = newest(self.run.train_folder)
+        kept = f"; the checkpoint of step {found.step} is the last good one" if found else ""
+        raise EngramError(f"the loss of step {self.state.step} is {loss}, and the training ends{kept}", hint=DIVERGED_HINT)
 
     def train_step(self) -> float:
         """One batch; its loss in nats per token."""
@@ -207,6 +219,7 @@ class Trainer:
         self.state.model.balance_experts(self.recipe.balance_rate)
         for layer, leaf in leaves.items():
             self.state.tables[layer].step(leaf, rate * self.recipe.row_rate_factor)
+            self.state.mark(layer, leaf.rows)
         self.state.step += 1
         return loss.item()
 
@@ -242,10 +255,10 @@ class Trainer:
             ids += following
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
-    def _save(self, validation_nats: float | None) -> None:
+    def _save(self, validation_nats: float | None, whole: bool = True) -> None:
         began = time.perf_counter()
-        save_checkpoint(self.run.train_folder, self.state, self.config.spec, self.vocab, validation_nats)
-        publish(self.run)
+        save_checkpoint(self.run.train_folder, self.state, self.config.spec, self.vocab, validation_nats, whole)
+        publish(self.run, self.recipe.kept)
         self.state.elapsed_sec += time.perf_counter() - began
 
     def _tensor(self, array: NDArray[np.signedinteger]) -> torch.Tensor:
