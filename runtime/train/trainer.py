@@ -19,7 +19,7 @@ from hashing.base.errors import EngramError, UsageError
 from hashing.spec import HashSpec
 from hashing.text.corpus import Corpus
 from runtime.config import Recipe, RunConfig
-from runtime.device import autocast, default_device
+from runtime.device import autocast, default_device, is_out_of_memory
 from runtime.lookup import Addressing, Lookup
 from runtime.model.language_model import LanguageModel
 from runtime.replacement import WriterLock, replacing
@@ -179,7 +179,7 @@ class Trainer:
         """Takes a step, with its validation and its sample where they are due."""
         state, began = self.state, time.perf_counter() - self.state.elapsed_sec
         due = self.schedule.validations_due(state.step, state.elapsed_sec)
-        loss = self._finite(self.train_step())
+        loss = self._checked_step()
         self._trained_tokens += self.recipe.batch * self.recipe.length
         self._trained_sec += time.perf_counter() - began - state.elapsed_sec
         speed = self._trained_tokens / self._trained_sec
@@ -192,13 +192,23 @@ class Trainer:
         passed = self.schedule.passed(state.step, state.elapsed_sec)
         return Report(state.step, loss, speed, state.elapsed_sec, passed, validation, sample)
 
-    def _finite(self, loss: float) -> float:
-        """A step's loss; raises EngramError for one that is infinite or NaN, after which nothing is saved."""
+    def _checked_step(self) -> float:
+        """One batch; its loss. Raises EngramError, after which nothing is saved, when it has none or does not fit in memory."""
+        try:
+            loss = self.train_step()
+        except (RuntimeError, MemoryError) as e:
+            if not is_out_of_memory(e):
+                raise
+            raise EngramError(
+                f"there is not enough memory for a batch of {self.recipe.batch} sequences of {self.recipe.length} tokens "
+                f"in {self.recipe.accumulate} part{'s' * (self.recipe.accumulate > 1)}",
+                hint=f"train anew with a larger recipe.accumulate, which divides {self.recipe.batch}, or a smaller recipe.batch",
+            ) from e
         if isfinite(loss):
             return loss
         found = newest(self.run.train_folder)
-        kept = f"; the checkpoint of step {found.step} is the last good one" if found else ""
-        raise EngramError(f"the loss of step {self.state.step} is {loss}, and the training ends{kept}", hint=DIVERGED_HINT)
+        stays = f"; the checkpoint of step {found.step} stays" if found else ""
+        raise EngramError(f"the loss of step {self.state.step} is {loss}, which ends the training{stays}", hint=DIVERGED_HINT)
 
     def train_step(self) -> float:
         """One batch; its loss in nats per token."""
@@ -256,9 +266,17 @@ class Trainer:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
     def _save(self, validation_nats: float | None, whole: bool = True) -> None:
-        began = time.perf_counter()
-        save_checkpoint(self.run.train_folder, self.state, self.config.spec, self.vocab, validation_nats, whole)
-        publish(self.run, self.recipe.kept)
+        """Raises EngramError, and leaves the checkpoint before, when the drive does not take it."""
+        began, before = time.perf_counter(), newest(self.run.train_folder)
+        try:
+            save_checkpoint(self.run.train_folder, self.state, self.config.spec, self.vocab, validation_nats, whole)
+            publish(self.run, self.recipe.kept)
+        except OSError as e:
+            stays = f"; that of step {before.step} stays" if before else ""
+            raise EngramError(
+                f"the checkpoint of step {self.state.step} cannot be written: {e.strerror}{stays}",
+                hint=f"once there is room, {self.run.command('train --resume')} goes on",
+            ) from e
         self.state.elapsed_sec += time.perf_counter() - began
 
     def _tensor(self, array: NDArray[np.signedinteger]) -> torch.Tensor:
