@@ -1,4 +1,4 @@
-"""Ctrl-C: as an error with a sentence, and as a request to finish what is in hand."""
+"""Ctrl-C, and SIGTERM for those who treat it alike: as an error with a sentence, and as a request to finish what is in hand."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,8 +9,36 @@ from types import FrameType
 from hashing.base.errors import EngramError
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, within `terminable`."""
+
+
 class CommandInterruptedError(EngramError):
     exit_code = 130
+
+
+class CommandTerminatedError(CommandInterruptedError):
+    exit_code = 143
+
+
+def interrupted(by: KeyboardInterrupt) -> CommandInterruptedError:
+    """The error of a command of which nothing stays."""
+    kind = CommandTerminatedError if isinstance(by, Terminated) else CommandInterruptedError
+    return kind("interrupted; nothing half-written was left behind")
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within the block SIGTERM interrupts as Ctrl-C does; by itself it would end the process without a word."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -57,17 +85,26 @@ def let_through() -> None:
 
 
 @contextmanager
-def interrupt_asked() -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C only makes the yielded function true; a second one interrupts at once."""
-    asked = False
+def interrupt_asked(*others: signal.Signals) -> Iterator[Callable[[], int]]:
+    """Within the block the first Ctrl-C, or another signal, only makes the yielded function give its number; before, it is 0.
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
+    A second one does what it would have done without the block.
+    """
+    asked = 0
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *others)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, _frame: FrameType | None) -> None:
         nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        asked = number
+        restore()
 
-    before = signal.signal(signal.SIGINT, ask)
+    for number in before:
+        signal.signal(number, ask)
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

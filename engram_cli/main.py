@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from engram_cli import build_vocab, config, demo, eval, generate, hash, plan, plot, serve, train
 from engram_cli.bench import group as bench
 from engram_cli.inspect import group as inspect
-from engram_cli.interrupt import CommandInterruptedError, let_through
+from engram_cli.interrupt import interrupted, let_through
 from engram_cli.probe import group as probe
 from engram_cli.stats import group as stats
 from engram_cli.table import group as table
@@ -28,7 +28,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(context)
         except KeyboardInterrupt as e:
-            raise CommandInterruptedError("interrupted; nothing half-written was left behind") from e
+            raise interrupted(e) from e
 
 
 app = typer.Typer(

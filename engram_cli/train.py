@@ -1,5 +1,6 @@
 """`engram train`: a language model, with Engram memory or without, on a corpus."""
 
+import signal
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engram_cli.configuring import ConfigFile, Minutes, NoMemory, PresetName, Seed, SetOptions, Steps, TrainedSpec, UntilLoss
+from engram_cli.interrupt import interrupt_asked, terminable
 from engram_cli.options import (
     DEFAULT_RUN,
     CorpusPaths,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 SECONDS_PER_LINE = 10.0
 
 
+@terminable()
 def train(
     corpus: CorpusPaths = None,
     preset: PresetName = "",
@@ -51,7 +54,7 @@ def train(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Train a language model with Engram memory, or without it. Ctrl-C saves and stops; --resume goes on.
+    """Train a language model with Engram memory, or without it. Ctrl-C and SIGTERM save and stop; --resume goes on.
 
     Example: engram train --minutes 3
 
@@ -84,17 +87,16 @@ def train(
 
 
 def _train(trainer: "Trainer", json: bool) -> None:
-    """Trains to the end, or to a Ctrl-C, and says what came of it."""
-    from engram_cli.interrupt import interrupt_asked
+    """Trains to the end, or to a Ctrl-C or SIGTERM, and says what came of it."""
     from engram_cli.output import note
 
-    with interrupt_asked() as stop:
+    with interrupt_asked(signal.SIGTERM) as asked:
         note(_described(trainer))
-        _watch(trainer, stop)
+        _watch(trainer, lambda: asked() > 0)
     if not trainer.is_over:
         note(f"stopped and saved at step {trainer.state.step}, after {trainer.state.elapsed_sec / 60:.1f} minutes of training")
         note(f"hint: {trainer.run.command('train --resume')} goes on from there")
-        raise typer.Exit(130)
+        raise typer.Exit(128 + asked())
     _conclude(trainer, json)
 
 

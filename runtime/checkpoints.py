@@ -7,6 +7,14 @@ from hashing.base.errors import EngramError
 from hashing.base.json_object import read_json
 
 MAX_BYTES = 1 << 16  # of progress.json, which holds two numbers
+# Names of what a checkpoint keeps of rows.
+TABLES, BASE, MOMENTS, CHANGES, OPTIMIZER = (
+    "tables.zarr",
+    "base.zarr",
+    "moments.safetensors",
+    "changes",
+    "optimizer.safetensors",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +33,36 @@ class Checkpoint:
     def step(self) -> int:
         return int(self.folder.name.removeprefix("step-"))
 
-    def vocab(self) -> str | None:
-        """The fingerprint of the vocabulary that the model reads; None where version 0.1 wrote it, which did not say."""
+    def metadata(self) -> dict[str, str]:
+        """The `step`, the `spec` and the `vocab` of the model, by their fingerprints; version 0.1 did not say the last."""
         from runtime.tensor_file import read_metadata  # here, because it loads torch, which whoever lists checkpoints need not
 
-        return read_metadata(self.folder / "model.safetensors").get("vocab")
+        return read_metadata(self.folder / "model.safetensors")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its tables are there as they were at its step; otherwise they are those of an earlier one, with changes."""
+        return not (self.folder / BASE).exists()
+
+    @property
+    def store_path(self) -> Path:
+        """The tables of its step, or those that changes are of. There are none in a run without memory."""
+        return self.folder / (TABLES if self.is_whole else BASE)
+
+    def changes_path(self, layer: int, number: int) -> Path:
+        """Where rows of a layer are that have changed since the checkpoint before."""
+        return self.folder / CHANGES / f"{self.step}-{layer}-{number}.safetensors"
+
+    def changes(self) -> list[Path]:
+        """The changes that it keeps, in the order in which they were made."""
+        return sorted((self.folder / CHANGES).glob("*.safetensors"), key=_numbers)
+
+    def row_files(self) -> list[Path]:
+        """All files that may hold what belongs to rows, each to be laid over those before.
+
+        An earlier version kept moments in the optimiser's.
+        """
+        return [path for name in (OPTIMIZER, MOMENTS) if (path := self.folder / name).exists()] + self.changes()
 
     def progress(self) -> Progress:
         path = self.folder / "progress.json"
@@ -47,6 +80,15 @@ class Checkpoint:
         return float("inf") if found is None else found
 
 
+def changes_step(path: Path) -> int:
+    """The step at which a row file's rows were as it has them; 0 for one with all rows."""
+    return _numbers(path)[0] if path.parent.name == CHANGES else 0
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(number) for number in path.stem.split("-")]
+
+
 def checkpoints(train_folder: Path) -> list[Checkpoint]:
     """Those that are whole, in order of their steps."""
     found = [Checkpoint(path) for path in train_folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
@@ -59,7 +101,7 @@ def best_of(found: list[Checkpoint]) -> Checkpoint:
 
 
 def best_checkpoint(train_folder: Path) -> Checkpoint:
-    """Raises EngramError where the training has left none."""
-    if not (found := checkpoints(train_folder)):
+    """The best that is whole. Raises EngramError where the training has left none."""
+    if not (found := [checkpoint for checkpoint in checkpoints(train_folder) if checkpoint.is_whole]):
         raise EngramError(f"{train_folder} has no checkpoint", hint="train first, with engram train")
     return best_of(found)

@@ -18,6 +18,7 @@ Optimizer = Literal["adamw", "muon"]
 RowRule = Literal["adam", "rowwise_adam", "sinkhorn"]
 FORMAT = 2
 MAX_BYTES = 16 << 20
+SHARE_ERROR = 1e-9  # of a sum of two shares, by rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,21 @@ class Recipe:
     optimizer: Annotated[Optimizer, Setting("of the backbone's maps: adamw or muon; all else is on adamw")] = "adamw"
     row_rule: Annotated[RowRule, Setting("of the rows: adam, rowwise_adam or sinkhorn (V4.1)")] = "adam"
     row_momentum: Annotated[float | None, Setting("of the rows' gradients; none: the rule's own", least=0, most=0.999)] = None
+    decay_share: Annotated[
+        float | None, Setting("share of the training in which the rate falls; none: all after it rose", least=0, most=1)
+    ] = None
+    accumulate: Annotated[int, Setting("parts that a batch is computed in, to fit in memory", least=1, most=1 << 16)] = 1
+    checkpoint_steps: Annotated[int | None, Setting("steps between checkpoints; none: only at validations", least=1)] = None
+    kept: Annotated[int, Setting("newest checkpoints that are kept, beside the best", least=1, most=1000)] = 1
 
     def __post_init__(self) -> None:
         check(self, "recipe")
+        self._check_shares()
+        if self.batch % self.accumulate:
+            raise UsageError(
+                f"recipe.batch is {self.batch}, which does not split into {self.accumulate} equal parts",
+                hint=f"set recipe.accumulate to a divisor of {self.batch}",
+            )
         if (self.steps is None) == (self.minutes is None):
             found = "neither" if self.steps is None else f"{self.steps} and {self.minutes:g}"
             raise UsageError(
@@ -57,6 +70,14 @@ class Recipe:
         moments = 1 if self.row_rule == "sinkhorn" or self.row_momentum != 0 else 0
         others = {"adam": head_dim + 1, "rowwise_adam": 2, "sinkhorn": 2}
         return 4 * (head_dim + moments * head_dim + others[self.row_rule])
+
+    def _check_shares(self) -> None:
+        decay = self.decay_share or 0.0
+        if self.warmup_share + decay > 1 + SHARE_ERROR:
+            raise UsageError(
+                f"recipe.warmup_share {self.warmup_share:g} and recipe.decay_share {decay:g} are more than the whole training",
+                hint=f"set recipe.decay_share to at most {1 - self.warmup_share:g}",
+            )
 
 
 @dataclass(frozen=True, slots=True)

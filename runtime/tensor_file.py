@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ METADATA_KEY = "engram"  # one key, since the library writes several in no fixed
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Raises OSError when the drive does not take the file."""
     path.touch()
     mode = path.stat().st_mode  # as the user's umask has it; the library makes files that nobody else can read
     try:
@@ -24,7 +26,9 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
             {name: t.contiguous() for name, t in tensors.items()}, path, {METADATA_KEY: json.dumps(metadata, sort_keys=True)}
         )
     except SafetensorError as e:
-        raise EngramError(f"{path} could not be written: {e}", hint="free some space, or name another place with --run") from e
+        if not (found := re.search(r"os error (\d+)", str(e))):
+            raise
+        raise OSError(number := int(found[1]), os.strerror(number), str(path)) from e
     os.chmod(path, mode)
 
 

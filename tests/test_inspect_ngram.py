@@ -106,7 +106,7 @@ def test_counts_are_the_corpus_and_reads_the_optimisers(counted_run: Run) -> Non
     pair = vocab.mapping[counted_run.tokenizer().encode("self.").ids[-2:]].tolist()
     sides = [vocab.mapping[tokens.ids(side)] for side in ("train", "validation")]
     by_side = [int(((ids[:-1] == pair[0]) & (ids[1:] == pair[1])).sum()) for ids in sides]
-    state = load_file(next(counted_run.train_folder.glob("step-*")) / "optimizer.safetensors")
+    state = load_file(next(counted_run.train_folder.glob("step-*")) / "moments.safetensors")
     for layer, of_layer in view["layers"].items():
         order = of_layer["orders"]["2"]
         assert (order["training_count"], order["corpus_count"]) == (by_side[0], sum(by_side))

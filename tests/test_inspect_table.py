@@ -172,7 +172,7 @@ def test_a_store_of_zeros(tmp_path: Path) -> None:
 
 def test_a_run_s_tables(counted_run: Run) -> None:
     told, spec = document("inspect", "table", "--run", counted_run.folder), counted_run.spec()
-    state = load_file(next(counted_run.train_folder.glob("step-*")) / "optimizer.safetensors")
+    state = load_file(next(counted_run.train_folder.glob("step-*")) / "moments.safetensors")
     for layer in spec.layers:
         health, updates = told["layers"][str(layer)], state[f"layers/{layer}/updates"]
         assert health["never_read_rows"] == health["as_made_rows"] == (updates == 0).sum() > 0

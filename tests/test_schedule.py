@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hashing.base.errors import UsageError
 from runtime.config import Recipe
 from runtime.train.schedule import Schedule
 
@@ -39,6 +40,33 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing_along_two_lines(steps: 
     assert np.allclose(rates, np.interp(middles, [0, 0.1, 1], [0, 1, 0]), atol=10 / steps)
     assert schedule.is_over(steps, 0.0)
     assert not schedule.is_over(steps - 1, 0.0)
+
+
+@given(st.integers(100, 5000), st.floats(0, 0.5), st.floats(0, 0.5))
+def test_with_a_decay_share_the_rate_rises_stays_and_falls(steps: int, warmup: float, decay: float) -> None:
+    schedule = of_steps(steps, warmup_share=warmup, decay_share=decay)
+    rates = [schedule.rate(step, 0.0) for step in range(steps)]
+    assert max(rates) <= 1
+    for step, rate in enumerate(rates):
+        if step >= warmup * steps and step <= (1 - decay) * steps:
+            assert rate == 1
+        if step + 1 < warmup * steps:
+            assert rate == pytest.approx((step + 1) / steps / warmup)
+        if step > (1 - decay) * steps:
+            assert rate == pytest.approx((steps - step) / steps / decay)
+
+
+@given(st.integers(1, 3000), st.floats(0, 0.99))
+def test_a_decay_share_of_all_that_follows_the_warm_up_is_the_rate_without_one(steps: int, warmup: float) -> None:
+    without, given_whole = of_steps(steps, warmup_share=warmup), of_steps(steps, warmup_share=warmup, decay_share=1 - warmup)
+    rates = [[schedule.rate(step, 0.0) for step in range(steps)] for schedule in (without, given_whole)]
+    assert rates[1] == [min(1.0, rate) for rate in rates[0]]
+
+
+def test_shares_that_are_more_than_the_whole_are_refused() -> None:
+    of_steps(10, warmup_share=0.9, decay_share=0.1)
+    with pytest.raises(UsageError, match=r"recipe\.warmup_share 0\.5 and recipe\.decay_share 0\.6 are more than the whole"):
+        of_steps(10, warmup_share=0.5, decay_share=0.6)
 
 
 def test_minutes_give_the_same_rates_as_the_steps_that_fit_into_them() -> None:

@@ -79,6 +79,10 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "recipe.optimizer": ("muon", "muon"),
     "recipe.row_rule": ("rowwise_adam", "rowwise_adam"),
     "recipe.row_momentum": ("0", 0.0),
+    "recipe.decay_share": ("0.2", 0.2),
+    "recipe.accumulate": ("2", 2),
+    "recipe.checkpoint_steps": ("7", 7),
+    "recipe.kept": ("3", 3),
 }
 
 

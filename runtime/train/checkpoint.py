@@ -1,91 +1,134 @@
-"""What a training leaves behind: the model, the tables and the optimiser's state of one step.
+"""What a training leaves behind: the model, the tables and the optimisers' state of one step.
 
-    train/step-<n>/   model.safetensors · tables.zarr · optimizer.safetensors · progress.json
+    train/step-<n>/   model.safetensors       the backbone
+                      optimizer.safetensors   what its optimiser keeps; not at step 0, where a training begins
+                      progress.json           the clock, and the validation if there was one
+                      tables.zarr             the tables, in a checkpoint that is whole; otherwise
+                      base.zarr               the tables of an earlier step
+                      moments.safetensors     layers/<block>/<name>: what the rows' optimiser keeps of all rows, at some step
+                                              not after n; not there as long as changes have it all
+                      changes/<m>-<block>-<k>.safetensors   rows that had changed at step m since the checkpoint before:
+                                              layers/<block>/rows (U,) int64, ascending, and layers/<block>/<name> (U, …) of
+                                              what belongs to them, their weights too unless tables of step m were written
 
-The folder appears whole or not at all, and only then are others removed, so a kill at any moment leaves one to go on from. Two
-are kept: the newest, and the one whose validation was best. The model and tables that the other commands use are hard links to
-those of the newest; both carry its step and the spec's fingerprint, and are refused when theirs differ. That of step 0 has no
-optimiser's state, since a training that begins has none. A run without memory has no `tables.zarr`, and the spec "none".
+The state of step n is the base and the moments with the changes laid over them in order; weights in changes count where their
+step is after the base's. What is not new is a hard link to the checkpoint before, so that a checkpoint costs what has changed
+since, and not what there is. Changes that would take more than half of what tables and moments do are not added: all is
+written anew, without changes. Hence a row that changed is written three times at most, over time. The shards of an ordinary
+store could not be shared in this way: hashes scatter the rows of a batch over all of them (docs/log.md).
+
+A checkpoint is whole when other commands are to read its tables: that of step 0, one with a validation, the last of a training
+or where it is stopped, and one that is written anew. The model and tables that other commands use are hard links to those of
+the newest whole one; both carry its step and the spec's fingerprint, and are refused when theirs differ. A run without memory
+has no tables, its checkpoints are whole, and its spec is "none".
+
+The folder appears whole or not at all, and only then are others removed, so a kill at any moment leaves one to go on from.
+Kept are the newest (`recipe.kept` of them), the newest whole one, and the one whose validation was best. Numbers that are not
+finite are not saved.
 """
 
 import fcntl
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from hashing.base.atomic import atomic_path, remove
+from hashing.base.errors import EngramError
 from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
-from runtime.checkpoints import Checkpoint, Progress, best_of, checkpoints
-from runtime.model.language_model import LanguageModel
+from runtime.checkpoints import OPTIMIZER, TABLES, Checkpoint, Progress, best_of, checkpoints
 from runtime.replacement import locked, replacing
 from runtime.run import Run
 from runtime.tensor_file import NO_SPEC, load_tensors, save_tensors
-from runtime.train.row_table import RowTable
-from table.store.store import TableStore, write_store
+from runtime.train.row_files import load_rows, save_rows
+from runtime.train.state import State
 
-
-@dataclass(slots=True)
-class State:
-    """Everything that a training step changes."""
-
-    model: LanguageModel
-    optimizer: torch.optim.Optimizer
-    tables: dict[int, RowTable]
-    step: int = 0
-    elapsed_sec: float = 0.0  # of training, with its validations and checkpoints
+DIVERGED_HINT = "a training with a smaller recipe.learning_rate, or in float32, may not come to this"
 
 
 def save_checkpoint(
-    train_folder: Path, state: State, spec: HashSpec | None, vocab: CanonicalVocab, validation_nats: float | None
+    train_folder: Path,
+    state: State,
+    spec: HashSpec | None,
+    vocab: CanonicalVocab,
+    validation_nats: float | None,
+    whole: bool = True,
 ) -> Checkpoint:
+    """Rows that are not marked must be those of the newest checkpoint in the folder; afterwards none is marked.
+
+    Raises EngramError, and leaves the folder as it was, when a number is not finite.
+    """
+    changed = state.changed()
+    if not state.is_finite(changed):
+        raise EngramError(
+            f"after step {state.step} the model or its rows hold numbers that are infinite or NaN; they are not saved",
+            hint=DIVERGED_HINT,
+        )
     checkpoint = Checkpoint(train_folder / f"step-{state.step:07}")
     with atomic_path(checkpoint.folder) as partial:
         partial.mkdir(parents=True)
         spec_name = spec.fingerprint if spec else NO_SPEC
         metadata = {"step": str(state.step), "spec": spec_name, "vocab": vocab.fingerprint}
         save_tensors(state.model.state_dict(), partial / "model.safetensors", metadata)
-        if spec:
-            weights = {layer: table.weight.cpu().numpy() for layer, table in state.tables.items()}
-            write_store(partial / "tables.zarr", spec, vocab.mapping, weights, state.step)
         if state.step:
-            save_tensors(_optimizer_tensors(state), partial / "optimizer.safetensors", metadata)
+            save_tensors(_optimizer_tensors(state), partial / OPTIMIZER, metadata)
+        if spec:
+            save_rows(partial, newest(train_folder), state, changed, spec, vocab, whole)
         progress = Progress(state.elapsed_sec, validation_nats)
         (partial / "progress.json").write_text(json.dumps(asdict(progress), sort_keys=True))
+    state.unmark()
     return checkpoint
+
+
+def newest(train_folder: Path) -> Checkpoint | None:
+    return found[-1] if (found := checkpoints(train_folder)) else None
 
 
 def _optimizer_tensors(state: State) -> dict[str, Tensor]:
     names = [name for name, _ in state.model.named_parameters()]
     parameters = dict(zip(map(id, state.model.parameters()), names, strict=True))
-    tensors = {
+    return {
         f"{parameters[id(parameter)]}/{key}": value
         for parameter, values in state.optimizer.state.items()
         for key, value in values.items()
     }
-    for layer, table in state.tables.items():
-        tensors |= {f"layers/{layer}/{key}": value for key, value in table.rule.state().items()}
-    return tensors
+
+
+def check_identity(run: Run, checkpoint: Checkpoint, spec: HashSpec | None, vocab: CanonicalVocab) -> None:
+    """Raises EngramError when a checkpoint was trained with another vocabulary, or another spec, than the run has now."""
+    trained = checkpoint.metadata()
+    run.check_fingerprint(trained.get("vocab", vocab.fingerprint), vocab)
+    if (found := trained.get("spec")) != (now := spec.fingerprint if spec else NO_SPEC):
+        raise EngramError(
+            f"the training in {run.folder} is of hash spec {found}, but its {run.config_path.name} of {now}",
+            hint=f"put the configuration back, or start again with {run.command('train --force')}",
+        )
 
 
 def load_checkpoint(checkpoint: Checkpoint, state: State) -> None:
-    """Puts a checkpoint's numbers into the state of a training that begins."""
+    """Puts a checkpoint's numbers into the state of a training that begins.
+
+    Raises EngramError when they are of a model of another shape.
+    """
     if checkpoint.step == 0:
         return
-    folder = checkpoint.folder
-    state.model.load_state_dict(load_tensors(folder / "model.safetensors")[0])
-    tensors, _ = load_tensors(folder / "optimizer.safetensors")
+    path = checkpoint.folder / "model.safetensors"
+    try:
+        state.model.load_state_dict(load_tensors(path)[0])
+    except RuntimeError as e:
+        raise EngramError(
+            f"{path} does not fit the run's config.json: {str(e).splitlines()[-1].strip()}",
+            hint="put the config.json back that it was trained with",
+        ) from e
+    tensors, _ = load_tensors(checkpoint.folder / OPTIMIZER)
     if state.tables:
-        store = TableStore.open(folder / "tables.zarr")
-        for layer, table in state.tables.items():
-            table.weight.copy_(torch.from_numpy(store.layer(layer).copy()))
-            for key, kept in table.rule.state().items():
-                kept.copy_(tensors[f"layers/{layer}/{key}"])
+        load_rows(checkpoint, state.tables)
+    if any(name.startswith("layers/") for name in tensors):  # as an earlier version wrote it, which changes cannot go on from
+        state.mark_all()
     for name, parameter in state.model.named_parameters():
         prefix = f"{name}/"
         state.optimizer.state[parameter] = {
@@ -95,20 +138,20 @@ def load_checkpoint(checkpoint: Checkpoint, state: State) -> None:
 
 
 def link(checkpoint: Checkpoint, folder: Path) -> None:
-    """Gives a checkpoint's model and tables second names in a folder."""
+    """Gives the model and tables of a checkpoint that is whole second names in a folder."""
     os.link(checkpoint.folder / "model.safetensors", folder / "model.safetensors")
-    if (tables := checkpoint.folder / "tables.zarr").exists():
-        shutil.copytree(tables, folder / "tables.zarr", copy_function=os.link)
+    if (tables := checkpoint.folder / TABLES).exists():
+        shutil.copytree(tables, folder / TABLES, copy_function=os.link)
 
 
-def publish(run: Run) -> None:
-    """Makes the newest checkpoint's model and tables the run's own, and removes those that are neither newest nor best."""
+def publish(run: Run, kept: int = 1) -> None:
+    """Makes the newest whole checkpoint's model and tables the run's own, and removes checkpoints that are not to be kept."""
     found = checkpoints(run.train_folder)
-    newest = found[-1]
-    if not (run.model_path.exists() and run.model_path.samefile(newest.folder / "model.safetensors")):
+    whole = [checkpoint for checkpoint in found if checkpoint.is_whole][-1]
+    if not (run.model_path.exists() and run.model_path.samefile(whole.folder / "model.safetensors")):
         with replacing(run.folder) as fresh:
-            link(newest, fresh)
+            link(whole, fresh)
     with locked(run.folder, fcntl.LOCK_EX):
-        for checkpoint in found:
-            if checkpoint not in (newest, best_of(found)):
+        for checkpoint in found[:-kept]:
+            if checkpoint not in (whole, best_of(found)):
                 remove(checkpoint.folder)

@@ -8,9 +8,9 @@ still writes of them is known too, and read again when it is written: every numb
 step begins.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -32,6 +32,14 @@ class Batch:
     targets: Tensor  # (B, T) int64
     leaves: Mapping[int, Leaf]  # of every layer with a memory
     shared: Mapping[int, Tensor]  # of each leaf's rows, which the step before writes as well
+
+    def parts(self, count: int) -> "Iterator[Batch]":
+        """Equal parts of the batch's sequences; gradients of each reach the rows of the whole."""
+        size = len(self.inputs) // count
+        for first in range(0, len(self.inputs), size):
+            leaves = {layer: leaf.of_sequences(first, size) for layer, leaf in self.leaves.items()}
+            inputs, targets = (tensor[first : first + size] for tensor in (self.inputs, self.targets))
+            yield replace(self, inputs=inputs, targets=targets, leaves=leaves)
 
 
 class Feed:

@@ -1,6 +1,6 @@
 """Leaf: the unique rows of a batch, with respect to which a step differentiates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,10 @@ class Leaf:
     rows: Tensor  # (U,) int64, ascending
     vectors: Tensor  # (U, head_dim), requires grad
     inverse: Tensor  # (B, T, columns) index into the unique rows
+
+    def of_sequences(self, first: int, count: int) -> "Leaf":
+        """The same rows, read by some of the batch's sequences."""
+        return replace(self, inverse=self.inverse[first : first + count])
 
     def batch_vectors(self) -> Tensor:
         """The vectors of the batch (B, T, columns·head_dim), through which gradients reach the unique rows."""
@@ -37,5 +41,5 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (inverse,) = ctx.saved_tensors
         sums = torch.zeros(ctx.shape)
-        add_gradients(gradient.reshape(-1, ctx.shape[1]).numpy(), inverse.view(-1).numpy(), sums.numpy())
+        add_gradients(gradient.reshape(-1, ctx.shape[1]).numpy(), inverse.reshape(-1).numpy(), sums.numpy())
         return sums, None

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from runtime.config import RowRule
 from runtime.train.leaf import Leaf
 from runtime.train.leaf_kernel import unique_rows
-from runtime.config import RowRule
 from runtime.train.row_rules import Gradients, Rule, new_rule
 from runtime.vectors import LayerRows, Vectors
 

@@ -24,12 +24,21 @@ class Schedule:
         return self.passed(step, elapsed_sec) >= 1
 
     def rate(self, step: int, elapsed_sec: float) -> float:
-        """The share of the learning rate for the step that follows: linear warm-up, then linear decay to nothing."""
+        """The share of the learning rate for the step that follows: it rises along a line, stays, and falls to nothing.
+
+        With no `decay_share` it does not stay, but falls all the way from where it has risen to.
+        """
         begin = self.passed(step, elapsed_sec)
         end = self.passed(step + 1, elapsed_sec * (step + 1) / step if step else 0.0)
-        warmup = self.recipe.warmup_share
-        rising, falling = end / warmup if warmup else 1.0, max(0.0, 1 - begin) / (1 - warmup) if warmup < 1 else 1.0
-        return min(rising, falling)
+        warmup, decay = self.recipe.warmup_share, self.recipe.decay_share
+        rising = end / warmup if warmup else 1.0
+        if decay is None:
+            return min(rising, max(0.0, 1 - begin) / (1 - warmup) if warmup < 1 else 1.0)
+        return min(rising, max(0.0, 1 - begin) / decay if decay else 1.0, 1.0)
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Whether a checkpoint follows a step, whether or not there was a validation."""
+        return self.recipe.checkpoint_steps is not None and step % self.recipe.checkpoint_steps == 0
 
     def validations_due(self, step: int, elapsed_sec: float) -> int:
         """How many validations a training has had by then: they lie at even distances, the last one at the end."""

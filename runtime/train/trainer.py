@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import torch
 
-from hashing.base.errors import UsageError
+from hashing.base.errors import EngramError, UsageError
 from hashing.spec import HashSpec
 from hashing.text.corpus import Corpus
-from runtime.checkpoints import checkpoints
 from runtime.config import Recipe, RunConfig
-from runtime.device import autocast, default_device
+from runtime.device import autocast, default_device, is_out_of_memory
 from runtime.lookup import Addressing, Lookup
 from runtime.model.language_model import LanguageModel
 from runtime.replacement import WriterLock, replacing
@@ -25,12 +25,13 @@ from runtime.run import Run
 from runtime.sequence import Sequence
 from runtime.tokens import Tokens, encode_corpus
 from runtime.train.batches import Batches
-from runtime.train.checkpoint import State, link, load_checkpoint, publish, save_checkpoint
-from runtime.train.feed import Feed
+from runtime.train.checkpoint import DIVERGED_HINT, check_identity, link, load_checkpoint, newest, publish, save_checkpoint
+from runtime.train.feed import Batch, Feed
 from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import backbone_optimizer
 from runtime.train.row_table import RowTable, RowTables
 from runtime.train.schedule import Schedule
+from runtime.train.state import State
 from runtime.validation import Validation, validate, validation_budget
 
 MAX_GRADIENT_NORM = 1.0
@@ -125,10 +126,10 @@ class Trainer:
             unless_started.enter_context(WriterLock(run.folder))
             recipe = replace(config.recipe, **changes)
             trainer = cls(run, replace(config, recipe=recipe), Tokens.open(run.train_folder / "tokens"))
-            if found := checkpoints(run.train_folder):
-                run.check_fingerprint(found[-1].vocab() or vocab.fingerprint, vocab)
-                load_checkpoint(found[-1], trainer.state)
-                publish(run)
+            if found := newest(run.train_folder):
+                check_identity(run, found, config.spec, vocab)
+                load_checkpoint(found, trainer.state)
+                publish(run, recipe.kept)
             if changes:
                 trainer._check_longer(config.recipe)
                 trainer.config.save(run.config_path)
@@ -153,8 +154,8 @@ class Trainer:
     def _reached(self) -> bool:
         """Whether the newest checkpoint's validation is as low as the recipe asks."""
         aim = self.recipe.until_loss
-        found = checkpoints(self.run.train_folder) if aim is not None else []
-        return aim is not None and bool(found) and found[-1].validation_nats <= aim
+        found = newest(self.run.train_folder) if aim is not None else None
+        return aim is not None and found is not None and found.validation_nats <= aim
 
     def close(self) -> None:
         self._lock.close()
@@ -168,8 +169,11 @@ class Trainer:
                 metrics.write(report.metrics())
                 if report.validation:
                     self._save(report.validation.nats_per_token)
+                elif self.schedule.checkpoint_due(report.step):
+                    self._save(None, whole=False)
                 yield report
-            if checkpoints(self.run.train_folder)[-1].step != self.state.step:
+            found = newest(self.run.train_folder)
+            if found is None or found.step != self.state.step or not found.is_whole:
                 self._save(None)
         finally:
             metrics.close()
@@ -179,7 +183,7 @@ class Trainer:
         """Takes a step, with its validation and its sample where they are due."""
         state, began = self.state, time.perf_counter() - self.state.elapsed_sec
         due = self.schedule.validations_due(state.step, state.elapsed_sec)
-        loss = self.train_step()
+        loss = self._checked_step()
         self._trained_tokens += self.recipe.batch * self.recipe.length
         self._trained_sec += time.perf_counter() - began - state.elapsed_sec
         speed = self._trained_tokens / self._trained_sec
@@ -192,21 +196,46 @@ class Trainer:
         passed = self.schedule.passed(state.step, state.elapsed_sec)
         return Report(state.step, loss, speed, state.elapsed_sec, passed, validation, sample)
 
+    def _checked_step(self) -> float:
+        """One batch; its loss. Raises EngramError, after which nothing is saved, when it has none or does not fit in memory."""
+        try:
+            loss = self.train_step()
+        except (RuntimeError, MemoryError) as e:
+            if not is_out_of_memory(e):
+                raise
+            raise EngramError(
+                f"there is not enough memory for a batch of {self.recipe.batch} sequences of {self.recipe.length} tokens "
+                f"in {self.recipe.accumulate} part{'s' * (self.recipe.accumulate > 1)}",
+                hint=f"train anew with a recipe.accumulate that divides {self.recipe.batch}, or a smaller recipe.batch",
+            ) from e
+        if isfinite(loss):
+            return loss
+        found = newest(self.run.train_folder)
+        stays = f"; the checkpoint of step {found.step} stays" if found else ""
+        raise EngramError(f"the loss of step {self.state.step} is {loss}, which ends the training{stays}", hint=DIVERGED_HINT)
+
     def train_step(self) -> float:
         """One batch; its loss in nats per token."""
         batch, state = self.feed.take(self.state.step), self.state
         rate = self.recipe.learning_rate * self.schedule.rate(state.step, state.elapsed_sec)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        with autocast(self.device, self.config.precision):
-            loss = state.model.loss(batch.inputs, batch.targets, lambda layer: batch.leaves[layer].batch_vectors())
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = sum(self._backward(part) for part in batch.parts(self.recipe.accumulate)) / self.recipe.accumulate
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.model.balance_experts(self.recipe.balance_rate)
         self.feed.write(batch, rate * self.recipe.row_rate_factor)
+        for layer, leaf in batch.leaves.items():
+            state.mark(layer, leaf.rows)
         state.step += 1
+        return loss
+
+    def _backward(self, part: Batch) -> float:
+        """Adds a part's share to the gradients of the batch; the part's loss in nats per token."""
+        with autocast(self.device, self.config.precision):
+            loss = self.state.model.loss(part.inputs, part.targets, lambda layer: part.leaves[layer].batch_vectors())
+        (loss / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
     def lookup(self) -> Lookup | None:
@@ -241,8 +270,16 @@ class Trainer:
             ids += following
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
-    def _save(self, validation_nats: float | None) -> None:
-        began = time.perf_counter()
-        save_checkpoint(self.run.train_folder, self.state, self.config.spec, self.vocab, validation_nats)
-        publish(self.run)
+    def _save(self, validation_nats: float | None, whole: bool = True) -> None:
+        """Raises EngramError, and leaves the checkpoint before, when the drive does not take it."""
+        began, before = time.perf_counter(), newest(self.run.train_folder)
+        try:
+            save_checkpoint(self.run.train_folder, self.state, self.config.spec, self.vocab, validation_nats, whole)
+            publish(self.run, self.recipe.kept)
+        except OSError as e:
+            stays = f"; that of step {before.step} stays" if before else ""
+            raise EngramError(
+                f"the checkpoint of step {self.state.step} cannot be written: {e.strerror}{stays}",
+                hint=f"once there is room, {self.run.command('train --resume')} goes on",
+            ) from e
         self.state.elapsed_sec += time.perf_counter() - began
