@@ -214,4 +214,5 @@ def test_a_batch_in_parts_is_trained_as_the_whole(tmp_path: Path, corpus_path: P
         trainer.close()
     for losses, weight in trained[1:]:
         assert losses == pytest.approx(trained[0][0], abs=1e-4)
-        torch.testing.assert_close(weight, trained[0][1], atol=1e-3, rtol=0)
+        apart = (weight - trained[0][1]).abs()  # a gradient that is zero but for rounding moves a number by a whole step of Adam
+        assert (apart > 1e-4).float().mean() < 1e-3
