@@ -14,6 +14,7 @@ from runtime.setting import Setting, check
 from runtime.typed_value import typed
 
 Precision = Literal["float32", "bfloat16"]
+Rows = Literal["trained", "frozen", "equal"]
 FORMAT = 2
 MAX_BYTES = 16 << 20
 
@@ -37,6 +38,9 @@ class Recipe:
     balance_rate: Annotated[float, Setting("by which a router's bias moves after each step", least=0)] = 1e-3
     sample_prompt: Annotated[str, Setting("continued at each validation; empty: the beginning of a document")] = ""
     sample_tokens: Annotated[int, Setting("tokens of that continuation; 0: none", least=0, most=4096)] = 48
+    rows: Annotated[Rows, Setting("trained; frozen as they are drawn; or equal: frozen, all rows of a head the same")] = (
+        "trained"
+    )
 
     def __post_init__(self) -> None:
         check(self, "recipe")

@@ -5,8 +5,9 @@ Nothing in a step depends on how many rows the table has. Every row counts its o
 row touched for the first time late in training is that of a first step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -46,6 +47,11 @@ class RowTable:
         generator = torch.Generator().manual_seed(seed)
         weight = torch.empty(rows, head_dim).normal_(0, std, generator=generator).to(device)
         return cls(weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros(rows, device=device))
+
+    def equalise(self, firsts: Sequence[int]) -> None:
+        """Gives every row the vector of the first of its head; heads begin at the rows `firsts`, ascending."""
+        for first, end in pairwise([*firsts, len(self.weight)]):
+            self.weight[first:end] = self.weight[first].clone()
 
     def vectors(self, rows: NDArray[np.signedinteger]) -> Tensor:
         """(B, T, columns·head_dim) The vectors of rows (B, T, columns)."""

@@ -90,7 +90,11 @@ class Trainer:
     def _tables(self, spec: HashSpec) -> dict[int, RowTable]:
         """New tables of every layer, each from a seed of its own."""
         shape, seed = (self.config.head_dim, self.recipe.row_std), self.recipe.seed
-        return {layer: RowTable.create(spec.rows(layer), *shape, seed + layer, self.device) for layer in spec.layers}
+        tables = {layer: RowTable.create(spec.rows(layer), *shape, seed + layer, self.device) for layer in spec.layers}
+        if self.recipe.rows == "equal":
+            for layer, table in tables.items():
+                table.equalise(spec.offsets(layer))
+        return tables
 
     @classmethod
     def start(cls, run: Run, config: RunConfig, corpus: Corpus, advance: Callable[[int], None] = lambda _: None) -> "Trainer":
@@ -205,7 +209,7 @@ class Trainer:
         self.state.optimizer.step()
         self.state.optimizer.zero_grad(set_to_none=True)
         self.state.model.balance_experts(self.recipe.balance_rate)
-        for layer, leaf in leaves.items():
+        for layer, leaf in leaves.items() if self.recipe.rows == "trained" else ():
             self.state.tables[layer].step(leaf, rate * self.recipe.row_rate_factor)
         self.state.step += 1
         return loss.item()
