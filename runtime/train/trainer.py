@@ -97,8 +97,17 @@ class Trainer:
         return tables
 
     @classmethod
-    def start(cls, run: Run, config: RunConfig, corpus: Corpus, advance: Callable[[int], None] = lambda _: None) -> "Trainer":
+    def start(
+        cls,
+        run: Run,
+        config: RunConfig,
+        corpus: Corpus,
+        advance: Callable[[int], None] = lambda _: None,
+        encoded: Tokens | None = None,
+    ) -> "Trainer":
         """Encodes the corpus (`advance` hears of each document) and sets out; what an earlier training left is replaced.
+
+        Where the corpus is encoded already, the run shares those files.
 
         The earlier training stays as it was until everything of the new one is there, with a checkpoint of its step 0.
         """
@@ -106,7 +115,10 @@ class Trainer:
             unless_started.enter_context(WriterLock(run.folder))
             with replacing(run.folder) as fresh:
                 train, vocab = fresh / "train", run.vocab()
-                tokens = encode_corpus(train / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, advance)
+                if encoded:
+                    tokens = encoded.linked(train / "tokens")
+                else:
+                    tokens = encode_corpus(train / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, advance)
                 trainer = cls(run, config, tokens)
                 link(save_checkpoint(train, trainer.state, config.spec, vocab, None), fresh)
                 corpus.save(fresh / "corpus.json")
