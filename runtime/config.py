@@ -16,6 +16,7 @@ from runtime.typed_value import typed
 Precision = Literal["float32", "bfloat16"]
 Optimizer = Literal["adamw", "muon"]
 RowRule = Literal["adam", "rowwise_adam", "sinkhorn"]
+Rows = Literal["trained", "frozen", "equal"]
 FORMAT = 2
 MAX_BYTES = 16 << 20
 SHARE_ERROR = 1e-9  # of a sum of two shares, by rounding
@@ -49,6 +50,9 @@ class Recipe:
     accumulate: Annotated[int, Setting("parts that a batch is computed in, to fit in memory", least=1, most=1 << 16)] = 1
     checkpoint_steps: Annotated[int | None, Setting("steps between checkpoints; none: only at validations", least=1)] = None
     kept: Annotated[int, Setting("newest checkpoints that are kept, beside the best", least=1, most=1000)] = 1
+    rows: Annotated[Rows, Setting("trained; frozen as they are drawn; or equal: frozen, all rows of a head the same")] = (
+        "trained"
+    )
 
     def __post_init__(self) -> None:
         check(self, "recipe")

@@ -78,7 +78,7 @@ class MemorySettings:
     heads: Annotated[int, Setting("hashes of each order", least=1, most=MAX_HEADS)]
     rows_per_head: Annotated[int, Setting("rows of a head's table; the next free prime is taken", least=2)]
     head_dim: Annotated[int, Setting("numbers of a row", least=1, most=1 << 16)]
-    gate: Annotated[Gate, Setting("signed_sqrt (released models) or sigmoid (paper)")]
+    gate: Annotated[Gate, Setting("signed_sqrt (released models), sigmoid (paper), or none: always open")]
     conv: Annotated[bool, Setting("whether a causal convolution follows the gate")]
     kernel: Annotated[int, Setting("positions that the convolution reads, as far apart as N", least=1, most=1024)]
     conv_zero_init: Annotated[bool, Setting("whether it starts at zeros (paper) or is drawn (demo)")]

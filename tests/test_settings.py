@@ -83,6 +83,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "recipe.accumulate": ("2", 2),
     "recipe.checkpoint_steps": ("7", 7),
     "recipe.kept": ("3", 3),
+    "recipe.rows": ("equal", "equal"),
 }
 
 
@@ -265,7 +266,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"sets": ["model.blocks=2.0"]}, "'2.0', expected int", ""),
     ({"sets": ["model.blocks=none"]}, "'none', expected int", ""),
     ({"sets": ["memory.conv=yes"]}, "'yes', expected true or false", ""),
-    ({"sets": ["memory.gate=tanh"]}, "'tanh', expected signed_sqrt or sigmoid", ""),
+    ({"sets": ["memory.gate=tanh"]}, "'tanh', expected signed_sqrt or sigmoid or none", ""),
     ({"sets": ["memory.layers=0,x"]}, "memory.layers is 'x', expected int", ""),
     ({"sets": ["memory=5"]}, "memory is '5', expected none", ""),
     ({"sets": ["model.blocks=0"]}, "model.blocks is 0, expected at least 1", "1 to 1,024"),

@@ -5,7 +5,7 @@ from typing import Literal
 
 from hashing.base.errors import EngramError
 
-Gate = Literal["signed_sqrt", "sigmoid"]
+Gate = Literal["signed_sqrt", "sigmoid", "none"]
 StreamForm = Literal["v4", "single_pass"]
 
 
@@ -14,7 +14,7 @@ class MemoryConfig:
     layers: tuple[int, ...]  # blocks that have a memory, counted from 0
     width: int  # E, the numbers of a position's vector: columns · head_dim
     dilation: int  # N, the longest order
-    gate: Gate = "signed_sqrt"  # the form that the released weights need; "sigmoid" is the paper's
+    gate: Gate = "signed_sqrt"  # the form that the released weights need; "sigmoid" is the paper's; "none" keeps it open
     conv: bool = True
     kernel: int = 4
     conv_zero_init: bool = True  # as in the paper; the demo draws the convolution's weights

@@ -52,9 +52,9 @@ class EngramMemory(Watched):
 
         With a cache, the positions follow those of the calls before.
         """
-        if cache is not None and self.watch is None and self.config.conv and is_step(hidden):
+        if cache is not None and self.watch is None and self._has_kernel and is_step(hidden):
             return self._step(hidden, vectors, cache)
-        if cache is None and self.watch is None and is_trained(hidden):
+        if cache is None and self.watch is None and self.config.gate != "none" and is_trained(hidden):
             return self._trained(hidden, vectors)
         keys, value = self._keys_and_value(self.point("e", vectors))
         gate = self.point("gate", self._gate(self.point("score", self._score(hidden, keys))))
@@ -62,6 +62,11 @@ class EngramMemory(Watched):
         if self.config.conv:
             gated = gated + self.point("conv", functional.silu(self._convolved(gated, cache)))
         return self.point("out", gated)
+
+    @property
+    def _has_kernel(self) -> bool:
+        """Whether the compiled kernel of decoding knows this form of the module."""
+        return self.config.conv and self.config.gate != "none"
 
     def _keys_and_value(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Keys (B, T, M, D) and value (B, T, 1, D)."""
@@ -77,6 +82,8 @@ class EngramMemory(Watched):
 
     def _gate(self, score: Tensor) -> Tensor:
         """How far the gate opens, from 0 to 1, for scores (B, T, M, 1)."""
+        if self.config.gate == "none":
+            return torch.ones_like(score)
         if self.config.gate == "signed_sqrt":
             score = score.sign() * score.abs().clamp_min(MIN_SCORE).sqrt()
         return torch.sigmoid(score)

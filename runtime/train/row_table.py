@@ -4,8 +4,9 @@ A step reads the batch's unique rows, differentiates with respect to those, and 
 them (`row_rules.py`). Nothing in a step depends on how many rows the table has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -44,6 +45,11 @@ class RowTable:
     def state(self) -> dict[str, Tensor]:
         """Everything that training changes, by name; the first axis of each tensor is the rows."""
         return {"weight": self.weight, **self.rule.state()}
+
+    def equalise(self, firsts: Sequence[int]) -> None:
+        """Gives every row the vector of the first of its head; heads begin at the rows `firsts`, ascending."""
+        for first, end in pairwise([*firsts, len(self.weight)]):
+            self.weight[first:end] = self.weight[first].clone()
 
     def vectors(self, rows: NDArray[np.signedinteger]) -> Tensor:
         """(B, T, columns·head_dim) The vectors of rows (B, T, columns)."""

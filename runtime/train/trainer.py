@@ -80,11 +80,11 @@ class Trainer:
         self.vocab, self.tokenizer = run.vocab(), run.tokenizer()
         self.schedule = Schedule(config.recipe)
         self.addressing = Addressing(self.vocab, config.spec) if config.spec else None
-        batches = Batches(tokens.ids("train"), self.recipe.batch, self.recipe.length, self.recipe.seed)
+        self.batches = Batches(tokens.ids("train"), self.recipe.batch, self.recipe.length, self.recipe.seed)
         torch.manual_seed(self.recipe.seed)
         model = LanguageModel(config.model).to(self.device)
         self.state = State(model, backbone_optimizer(model, self.recipe), self._tables(config.spec) if config.spec else {})
-        self.feed = Feed(batches, self.addressing, self.state.tables, self.device)
+        self.feed = Feed(self.batches, self.addressing, self.state.tables, self.device)
         self.last_validation: Validation | None = None
         self._trained_tokens, self._trained_sec = 0, 0.0
 
@@ -92,14 +92,27 @@ class Trainer:
         """New tables of every layer, each from a seed of its own."""
         recipe, head_dim = self.recipe, self.config.head_dim
         rule = recipe.row_rule, recipe.row_momentum
-        return {
+        tables = {
             layer: RowTable.create(spec.rows(layer), head_dim, recipe.row_std, recipe.seed + layer, self.device, *rule)
             for layer in spec.layers
         }
+        if recipe.rows == "equal":
+            for layer, table in tables.items():
+                table.equalise(spec.offsets(layer))
+        return tables
 
     @classmethod
-    def start(cls, run: Run, config: RunConfig, corpus: Corpus, advance: Callable[[int], None] = lambda _: None) -> "Trainer":
+    def start(
+        cls,
+        run: Run,
+        config: RunConfig,
+        corpus: Corpus,
+        advance: Callable[[int], None] = lambda _: None,
+        encoded: Tokens | None = None,
+    ) -> "Trainer":
         """Encodes the corpus (`advance` hears of each document) and sets out; what an earlier training left is replaced.
+
+        Where the corpus is encoded already, the run shares those files.
 
         The earlier training stays as it was until everything of the new one is there, with a checkpoint of its step 0.
         """
@@ -107,7 +120,10 @@ class Trainer:
             unless_started.enter_context(WriterLock(run.folder))
             with replacing(run.folder) as fresh:
                 train, vocab = fresh / "train", run.vocab()
-                tokens = encode_corpus(train / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, advance)
+                if encoded:
+                    tokens = encoded.linked(train / "tokens")
+                else:
+                    tokens = encode_corpus(train / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, advance)
                 trainer = cls(run, config, tokens)
                 link(save_checkpoint(train, trainer.state, config.spec, vocab, None), fresh)
                 corpus.save(fresh / "corpus.json")
@@ -225,11 +241,15 @@ class Trainer:
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.model.balance_experts(self.recipe.balance_rate)
-        self.feed.write(batch, rate * self.recipe.row_rate_factor)
-        for layer, leaf in batch.leaves.items():
-            state.mark(layer, leaf.rows)
+        if self.recipe.rows == "trained":
+            self._update_rows(batch, rate * self.recipe.row_rate_factor)
         state.step += 1
         return loss
+
+    def _update_rows(self, batch: Batch, learning_rate: float) -> None:
+        self.feed.write(batch, learning_rate)
+        for layer, leaf in batch.leaves.items():
+            self.state.mark(layer, leaf.rows)
 
     def _backward(self, part: Batch) -> float:
         """Adds a part's share to the gradients of the batch; the part's loss in nats per token."""
