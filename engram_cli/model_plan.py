@@ -1,0 +1,96 @@
+"""How `engram plan` prints what a whole model will cost."""
+
+from typing import TYPE_CHECKING
+
+from engram_cli.output import byte_text, print_table
+
+if TYPE_CHECKING:
+    from runtime.plan.model_plan import ModelPlan
+
+UNITS = ((10**12, "T"), (10**9, "B"), (10**6, "M"))
+
+
+def print_plan(plan: "ModelPlan") -> None:
+    _print_parameters(plan)
+    _print_flops(plan)
+    _print_bytes(plan)
+    if plan.shape.memory.rows:
+        _print_bandwidth(plan)
+
+
+def _print_parameters(plan: "ModelPlan") -> None:
+    counted, own = plan.parameters, plan.parameters.backbone
+    counts = {
+        "all": counted.total,
+        "· tables": counted.tables,
+        "· routed experts": counted.experts,
+        "· memory modules": counted.memory,
+        "· embedding and head": own and own.vocabulary,
+        "· all else": None if own is None else own.maps + own.choosing + own.vectors,
+        "a token reads, but for embedding and head": counted.active,
+    }
+    rows = ((name, count, short(count)) for name, count in counts.items())
+    print_table(f"Parameters of {plan.shape.name}", ("", "number", "in short"), rows)
+    if counted.rho_percent is not None:
+        rho = counted.rho_percent
+        print(f"ρ {rho:.1f} %: of what a token does not read, experts have so much and rows have {100 - rho:.1f} %")
+    if own is None:
+        print("– what is not published: of this model the tables and the memory's projections are known")
+    if plan.shape.matrices_only:
+        print("matrices alone are counted: the vectors (gains, biases, convolutions) are not published")
+
+
+def _print_flops(plan: "ModelPlan") -> None:
+    work = plan.flops
+    parts = {
+        "attention": work.attention,
+        "feed-forward": work.ffn,
+        "residual streams": work.streams,
+        "output head": work.head,
+        "memory": work.memory,
+        "all": work.total,
+    }
+    print_table(
+        "FLOPs of a token, forward", ("", "number", "in short"), ((name, count, short(count)) for name, count in parts.items())
+    )
+    print(
+        f"attending to {plan.context:,} positions; 2 for each multiply-add of a matrix product; what is done number by number is not counted"
+    )
+
+
+def _print_bytes(plan: "ModelPlan") -> None:
+    sizes = {
+        f"tables as {plan.encoding.name}": plan.table_bytes,
+        "all else in float32": plan.model_bytes,
+        **{f"moments of all else, {name}": size for name, size in plan.backbone_moment_bytes.items()},
+        **{f"moments of rows, {rule}": size for rule, size in plan.row_moment_bytes.items()},
+        **{f"checkpoint, rows by {rule}": size for rule, size in plan.checkpoint_bytes.items()},
+    }
+    rows = ((name, None if size is None else byte_text(size, 2), size) for name, size in sizes.items())
+    print_table("Bytes", ("", "size", "bytes"), rows)
+
+
+def _print_bandwidth(plan: "ModelPlan") -> None:
+    memory = plan.shape.memory
+    flows = {"decoding": plan.decoding, **{f"training, {rule}": by_place for rule, by_place in plan.training.items()}}
+    rows = [
+        (name, *(byte_text(flow.read_bytes_per_sec + flow.written_bytes_per_sec, 2) for flow in by_place.values()))
+        for name, by_place in flows.items()
+    ]
+    print_table("Bytes a second for rows", ("", "device", "host", "disk"), rows)
+    layers = "; ".join(f"layer {layer} has {rows:,}" for layer, rows in memory.rows.items())
+    print(f"a token reads {memory.rows_per_token} rows of {plan.row_bytes} bytes; {layers}")
+    print(
+        f"at {plan.tokens_per_sec:,.0f} tokens/s, read and written: on the device through its memory, on the host through the"
+    )
+    print("link between the two, on disk in pages of the drive; as if no row were read twice and none were in memory")
+
+
+def short(count: int | None) -> str | None:
+    """A count in thousands of thousands or more, with three digits after the point."""
+    if count is None:
+        return None
+    for size, unit in UNITS:
+        if count >= size:
+            return f"{count / size:,.3f} {unit}"
+    return f"{count:,}"
