@@ -20,12 +20,12 @@ def print_plan(plan: "ModelPlan") -> None:
 
 def _print_parameters(plan: "ModelPlan") -> None:
     counted, own = plan.parameters, plan.parameters.backbone
-    counts = {
+    counts: dict[str, int | None] = {
         "all": counted.total,
         "· tables": counted.tables,
         "· routed experts": counted.experts,
         "· memory modules": counted.memory,
-        "· embedding and head": own and own.vocabulary,
+        "· embedding and head": None if own is None else own.vocabulary,
         "· all else": None if own is None else own.maps + own.choosing + own.vectors,
         "a token reads, but for embedding and head": counted.active,
     }
@@ -53,9 +53,7 @@ def _print_flops(plan: "ModelPlan") -> None:
     print_table(
         "FLOPs of a token, forward", ("", "number", "in short"), ((name, count, short(count)) for name, count in parts.items())
     )
-    print(
-        f"attending to {plan.context:,} positions; 2 for each multiply-add of a matrix product; what is done number by number is not counted"
-    )
+    print(f"attending to {plan.context:,} positions; 2 for each multiply-add of a matrix product, all else uncounted")
 
 
 def _print_bytes(plan: "ModelPlan") -> None:

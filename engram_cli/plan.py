@@ -1,7 +1,6 @@
 """`engram plan`: what a configuration will cost, before anything is built."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,12 +44,11 @@ def plan(
     Example: engram plan --spec deepseek-v4.1 --encoding int4 --tokens-per-sec 9000 --json
     """
     from engram_cli.table_plan import plan_tables
-    from hashing.base.errors import UsageError
 
-    if not isfinite(tokens_per_sec):
-        raise UsageError(f"--tokens-per-sec is {tokens_per_sec}, expected a finite number", hint="as in --tokens-per-sec 9000")
     if run is None and not (preset or config or sets):
-        _refuse("no model is named", {"--vocab-size": vocab_size, "--context": context})
+        _refuse(
+            "no model is named", {"--vocab-size": vocab_size, "--context": context}, "name one: --preset, --run or --config"
+        )
         plan_tables(spec or DEFAULT_SPEC, head_dim, encoding, tokens_per_sec, json)
         return
     _refuse("a model is named too", {"--spec": spec, "--head-dim": head_dim or None})
@@ -91,9 +89,9 @@ def _shape(preset: str, run: Path | None, config: Path | None, sets: Sequence[st
     return shape_of_settings(settings, BUILT_TOKENS if vocab_size is None else vocab_size, name)
 
 
-def _refuse(reason: str, given: Mapping[str, object]) -> None:
+def _refuse(reason: str, given: Mapping[str, object], hint: str = "leave one of the two out") -> None:
     """Raises UsageError for the first option that is given although there is a reason against it."""
     from hashing.base.errors import UsageError
 
     if option := next((name for name, value in given.items() if value not in (None, "", ())), ""):
-        raise UsageError(f"{option} is given, but {reason}", hint="leave one of the two out; --help says what goes together")
+        raise UsageError(f"{option} is given, but {reason}", hint)

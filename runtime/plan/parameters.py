@@ -1,7 +1,7 @@
 """How many numbers a model is made of, by what they are for, and how many of them a token reads.
 
-Vectors are gains, biases, the bases and scales of residual streams, and the memory's convolution, a vector for each position that
-it reads. Of the paper's models matrices alone are counted: what vectors they have is not published.
+Vectors are gains, biases, the bases and scales of residual streams, and the memory's convolution, which has a vector for each
+position that it reads. Of the paper's models matrices alone are counted: what vectors they have is not published.
 """
 
 from dataclasses import dataclass
@@ -124,7 +124,7 @@ def _experts(experts: ExpertsShape | None, hidden: int) -> tuple[int, int, int, 
 
 
 def _streams(own: Backbone, hidden: int, streams: int) -> tuple[int, int]:
-    """Numbers of the matrices, and of the bases and scales: two maps in a block, and in V4's form one at the end that only reads."""
+    """Numbers of matrices, and of bases and scales: two maps in a block, and in V4's form one at the end that only reads."""
     if streams == 1:
         return 0, 0
     sites, outputs = 2 * own.blocks, stream_maps(streams)

@@ -3,9 +3,9 @@
 Decoding reads the rows of every token. `device` reads them from the device's memory as float32; `host` moves them to the device
 as float32; `disk` reads pages of the drive, at least one for a row, as if none were in memory.
 
-Training reads and writes rows with the state of their rule, all in float32, as if a batch read no row twice, which is the most that
-it can take. `device` does both in its memory; `host` moves rows to the device and their gradients back; `disk` reads and writes
-pages, in which a row and its state stand side by side.
+Training reads and writes rows with the state of their rule, all in float32, as if a batch read no row twice, which is the most
+that it can take. `device` does both in its memory; `host` moves rows to the device and their gradients back; `disk` reads and
+writes pages, in which a row and its state stand side by side.
 """
 
 from collections.abc import Mapping
