@@ -27,13 +27,13 @@ def _print_parameters(plan: "ModelPlan") -> None:
         "· memory modules": counted.memory,
         "· embedding and head": None if own is None else own.vocabulary,
         "· all else": None if own is None else own.maps + own.choosing + own.vectors,
-        "a token reads, but for embedding and head": counted.active,
+        "active": counted.active,
     }
     rows = ((name, count, short(count)) for name, count in counts.items())
     print_table(f"Parameters of {plan.shape.name}", ("", "number", "in short"), rows)
+    print("active: what a token reads, without embedding and head")
     if counted.rho_percent is not None:
-        rho = counted.rho_percent
-        print(f"ρ {rho:.1f} %: of what a token does not read, experts have so much and rows have {100 - rho:.1f} %")
+        print(f"ρ {counted.rho_percent:.1f} %: the share of routed experts in what it does not read; the rest are rows")
     if own is None:
         print("– what is not published: of this model the tables and the memory's projections are known")
     if plan.shape.matrices_only:
@@ -60,28 +60,31 @@ def _print_bytes(plan: "ModelPlan") -> None:
     sizes = {
         f"tables as {plan.encoding.name}": plan.table_bytes,
         "all else in float32": plan.model_bytes,
-        **{f"moments of all else, {name}": size for name, size in plan.backbone_moment_bytes.items()},
-        **{f"moments of rows, {rule}": size for rule, size in plan.row_moment_bytes.items()},
-        **{f"checkpoint, rows by {rule}": size for rule, size in plan.checkpoint_bytes.items()},
+        **{f"its moments, {name}": size for name, size in plan.backbone_moment_bytes.items()},
     }
-    rows = ((name, None if size is None else byte_text(size, 2), size) for name, size in sizes.items())
-    print_table("Bytes", ("", "size", "bytes"), rows)
+    print_table("Bytes", ("", "size", "bytes"), ((name, _size(size), size) for name, size in sizes.items()))
+    moments, whole = plan.row_moment_bytes, plan.checkpoint_bytes
+    rows = ((rule, _size(moments[rule]), _size(whole[rule])) for rule in moments)
+    print_table("Bytes by the rule of rows", ("", "moments of rows", "checkpoint"), rows)
+    print("a checkpoint is whole: all numbers in float32, with the moments of adamw and of the rule")
 
 
 def _print_bandwidth(plan: "ModelPlan") -> None:
     memory = plan.shape.memory
     flows = {"decoding": plan.decoding, **{f"training, {rule}": by_place for rule, by_place in plan.training.items()}}
     rows = [
-        (name, *(byte_text(flow.read_bytes_per_sec + flow.written_bytes_per_sec, 2) for flow in by_place.values()))
+        (name, *(_size(flow.read_bytes_per_sec + flow.written_bytes_per_sec) for flow in by_place.values()))
         for name, by_place in flows.items()
     ]
-    print_table("Bytes a second for rows", ("", "device", "host", "disk"), rows)
-    layers = "; ".join(f"layer {layer} has {rows:,}" for layer, rows in memory.rows.items())
-    print(f"a token reads {memory.rows_per_token} rows of {plan.row_bytes} bytes; {layers}")
-    print(
-        f"at {plan.tokens_per_sec:,.0f} tokens/s, read and written: on the device through its memory, on the host through the"
-    )
-    print("link between the two, on disk in pages of the drive; as if no row were read twice and none were in memory")
+    print_table(f"Bytes a second at {plan.tokens_per_sec:,.0f} tokens/s", ("", "device", "host", "disk"), rows)
+    print("device: its memory; host: the link between the two; disk: pages of the drive. Read and written together,")
+    print("as if no row were read twice and no page were in memory")
+    layers = ", ".join(f"{rows:,} in layer {layer}" for layer, rows in memory.rows.items())
+    print(f"a token reads {memory.rows_per_token} rows of {plan.row_bytes} bytes; there are {layers}")
+
+
+def _size(count: float | None) -> str | None:
+    return None if count is None else byte_text(count, 2)
 
 
 def short(count: int | None) -> str | None:

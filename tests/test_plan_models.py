@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from engram_cli.output import byte_text
 from hashing.spec import HashSpec
 from runtime.model.language_model import LanguageModel
 from runtime.plan.configured import shape_of_config, shape_of_settings
@@ -218,7 +219,8 @@ def test_a_person_is_shown_the_figures(name: str) -> None:
     counts = ("total_parameters", "active_parameters", "flops_per_token", "table_bytes", "row_reads_per_token")
     assert all(f"{told[key]:,}" in printed for key in counts)
     assert f"{told['rho_percent']:.1f} %" in printed
-    assert all(f"{size:,}" in printed for size in told["checkpoint_bytes"].values())
+    sizes = [*told["checkpoint_bytes"].values(), *told["moment_bytes"]["rows"].values()]
+    assert all(byte_text(size, 2) in printed for size in sizes)
 
 
 def test_settings_change_the_plan(tmp_path: Path) -> None:
