@@ -95,12 +95,13 @@ def text(cell: object) -> str:
     return str(cell).replace("[", "\\[")
 
 
-def byte_text(count: float) -> str:
+def byte_text(count: float, digits: int = 1) -> str:
+    """A number of bytes as people write it, with so many digits after the point."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.{digits}f} {unit}"
         count /= 1024
-    return f"{count:,.1f} TiB"
+    return f"{count:,.{digits}f} TiB"
 
 
 def progress(unit: str) -> "Progress":

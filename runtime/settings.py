@@ -160,7 +160,12 @@ class MemorySettings:
         for name, token_id in (("pad_token", self.pad_token), ("boundary_token", self.boundary_token)):
             if token_id is not None and token_id >= (size := len(vocab.tokens)):
                 raise UsageError(f"memory.{name} is {token_id}, but the vocabulary has {size} tokens", hint="ids count from 0")
-        named = NamedSpec(
+        return self.addressing.spec(vocab)
+
+    @property
+    def addressing(self) -> NamedSpec:
+        """What they say of addresses and rows, whatever the vocabulary."""
+        return NamedSpec(
             layers=self.layers,
             max_order=self.orders[-1],
             heads=self.heads,
@@ -172,7 +177,6 @@ class MemorySettings:
             boundary_token_id=self.boundary_token,
             rows_multiple=self.rows_multiple,
         )
-        return named.spec(vocab)
 
     def config(self, spec: HashSpec) -> MemoryConfig:
         """The memory module for a spec, rows as wide as `head_dim`."""

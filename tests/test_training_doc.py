@@ -49,7 +49,7 @@ def run_block(block: str, folder: Path) -> int:
 
 def test_the_training_page_does_what_it_says(tmp_path: Path) -> None:
     prepare(tmp_path)
-    assert sum(run_block(block, tmp_path) for block in BLOCK.findall(PAGE)) == 16
+    assert sum(run_block(block, tmp_path) for block in BLOCK.findall(PAGE)) == 20
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "runs" / "mixed" / "corpus.json").read_text())["encoding"] == "latin-1"
 
@@ -57,7 +57,8 @@ def test_the_training_page_does_what_it_says(tmp_path: Path) -> None:
 def test_what_the_page_names_exists() -> None:
     """Options and settings in the running text."""
     options = set(re.findall(r"`(--[a-z-]+)", PAGE)) | set(re.findall(r" (--[a-z-]+)", "".join(BLOCK.findall(PAGE))))
-    helps = "".join(engram(command, "--help").stdout for command in ("train", "build-vocab", "eval", "generate", "plot"))
+    commands = ("train", "build-vocab", "eval", "generate", "plot", "plan")
+    helps = "".join(engram(command, "--help").stdout for command in commands)
     assert {option for option in options if option not in helps} == set()
     settings = engram("config", "tiny").stdout
     assert all(re.search(rf"^{name} =", settings, re.MULTILINE) for name in re.findall(r"`recipe\.([a-z_]+)`", PAGE))

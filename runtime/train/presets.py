@@ -1,11 +1,13 @@
 """Presets: the settings that `engram train` knows by name."""
 
 from dataclasses import replace
+from difflib import get_close_matches
 
 from hashing.base.errors import UsageError
 from hashing.named_specs import DEFAULT_SPEC, NAMED_SPECS
 from hashing.vocab import CanonicalVocab
 from runtime.config import Precision, Recipe, RunConfig
+from runtime.plan.published import PUBLISHED
 from runtime.settings import MemorySettings, ModelSettings, Settings
 
 DEFAULT_PRESET = "tiny"
@@ -30,10 +32,20 @@ PRESETS = {settings.preset: settings for settings in (NANO, TINY)}
 
 
 def preset_settings(name: str) -> Settings:
-    """Raises UsageError for a name that no preset has."""
-    if name not in PRESETS:
-        raise UsageError(f'no training preset is called "{name}"', hint=f"the names are {', '.join(PRESETS)}")
+    """Raises UsageError for a name that no preset has, and for a model that is too large to be trained here."""
+    if name in PUBLISHED:
+        raise UsageError(f'"{name}" is a preset to plan, not to train', hint=f"engram plan --preset {name}")
+    check_name(name, "training preset", list(PRESETS))
     return PRESETS[name]
+
+
+def check_name(name: str, kind: str, names: list[str]) -> None:
+    """Raises UsageError, with the nearest right one, for a name that is not among those of its kind."""
+    if name not in names:
+        near = get_close_matches(name, names, 1)
+        raise UsageError(
+            f'no {kind} is called "{name}"', hint=f"did you mean {near[0]}?" if near else f"the names are {', '.join(names)}"
+        )
 
 
 def preset(
