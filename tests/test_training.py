@@ -214,7 +214,5 @@ def test_a_batch_in_parts_is_trained_as_the_whole(tmp_path: Path, corpus_path: P
         trainer.close()
     for losses, weight in trained[1:]:
         assert losses == pytest.approx(trained[0][0], abs=1e-4)
-        apart = (
-            weight - trained[0][1]
-        ).abs()  # by a whole step of Adam, where a gradient is zero but for rounding
+        apart = (weight - trained[0][1]).abs()  # by a whole step of Adam, where a gradient is zero but for rounding
         assert (apart > 1e-4).float().mean() < 1e-3

@@ -24,11 +24,17 @@ def _ask(table, row):  # type: ignore[no-untyped-def]
         prefetch(begin + line)
 
 
+@njit(inline="always")
+def _correction(corrections, updates):  # type: ignore[no-untyped-def]
+    return corrections[min(np.int64(updates), len(corrections) - 1)]
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, betas, eps):  # type: ignore[no-untyped-def]
+def adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, betas, corrections, eps):  # type: ignore[no-untyped-def]
     """Sets `rows` of the tables `weight`, `moment` and `square` (R, D) and of `updates` (R,) after one step of Adam.
 
-    Where β1 is 0, `moment` is None: it would be the gradient.
+    Where β1 is 0, `moment` is None: it would be the gradient. `corrections` holds for each β what its mean is multiplied with
+    after n updates; the last number is that for all that follow. A power of β for each row took as long as all the rest.
     """
     beta1, beta2 = np.float32(betas[0]), np.float32(betas[1])
     rest1, rest2 = np.float32(1 - betas[0]), np.float32(1 - betas[1])
@@ -40,8 +46,8 @@ def adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, b
             _ask(square, rows[i + AHEAD])
         row = rows[i]
         updates[row] += np.float32(1)
-        step = np.float32(rate / (1 - betas[0] ** updates[row]))
-        root = np.float32(1 / math.sqrt(1 - betas[1] ** updates[row]))
+        step = np.float32(rate * _correction(corrections[0], updates[row]))
+        root = np.float32(math.sqrt(_correction(corrections[1], updates[row])))
         for j in range(vectors.shape[1]):
             gradient = gradients[i, j]
             mean = gradient
@@ -54,7 +60,7 @@ def adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, b
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
-def rowwise_adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, betas, eps):  # type: ignore[no-untyped-def]
+def rowwise_adam_rows(weight, moment, square, updates, rows, vectors, gradients, rate, betas, corrections, eps):  # type: ignore[no-untyped-def]
     """The same where `square` (R, 1) is one number a row: the running mean of its gradients' mean squares."""
     beta1, rest1 = np.float32(betas[0]), np.float32(1 - betas[0])
     for i in range(rows.shape[0]):
@@ -67,8 +73,8 @@ def rowwise_adam_rows(weight, moment, square, updates, rows, vectors, gradients,
             total += gradients[i, j] * gradients[i, j]
         updates[row] += np.float32(1)
         square[row, 0] = square[row, 0] * betas[1] + total / vectors.shape[1] * (1 - betas[1])
-        root = math.sqrt(square[row, 0] / (1 - betas[1] ** updates[row])) + eps
-        step = np.float32(rate / (1 - betas[0] ** updates[row]) / root)
+        root = math.sqrt(square[row, 0] * _correction(corrections[1], updates[row])) + eps
+        step = np.float32(rate * _correction(corrections[0], updates[row]) / root)
         for j in range(vectors.shape[1]):
             mean = gradients[i, j]
             if moment is not None:

@@ -7,8 +7,10 @@ left it. Of every row it counts the steps that moved it (`updates`). There is no
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,6 +25,14 @@ LEAST_NORM = 1e-3  # of the mean norm: a row whose momentum is no longer is not 
 DIVISIONS = 11  # by the norms of rows and columns in turn, rows first and last
 BALANCED_RMS = 0.18  # of a row's step, times the learning rate
 DIVISION_EPS = 1e-20
+
+
+@cache
+def corrections(beta: float) -> NDArray[np.float64]:
+    """1 / (1 - β^n) for n updates, from n = 1 (the first number stands for none) to where it is 1 in float32."""
+    count = 2 if beta == 0 else 2 + int(np.log(1e-9) / np.log(beta))
+    bias = np.append(0.0, beta ** np.arange(1, count))
+    return np.asarray(1 / (1 - bias))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,7 @@ class AdamRows:
         kernel = adam_rows if self.square.shape == weight.shape else rowwise_adam_rows
         moment = None if self.moment is None else self.moment.numpy()
         tables = weight.numpy(), moment, self.square.numpy(), self.updates.numpy()
-        kernel(*tables, *gradients.arrays(), rate, self.betas, EPS)
+        kernel(*tables, *gradients.arrays(), rate, self.betas, tuple(map(corrections, self.betas)), EPS)
 
     def step_in_torch(self, weight: Tensor, gradients: Gradients, rate: float) -> None:
         rows, values, (beta1, beta2) = gradients.rows, gradients.values, self.betas
