@@ -7,6 +7,7 @@ from engram_cli.bench.decode import bench_decode
 from engram_cli.bench.gather import bench_gather
 from engram_cli.bench.hash import bench_hash
 from engram_cli.bench.table import bench_table
+from engram_cli.bench.train import bench_train
 
 app = typer.Typer(help="Measure speed on this machine, beside the strongest form of each peer.", no_args_is_help=True)
 
@@ -21,3 +22,4 @@ app.command("decode")(bench_decode)
 app.command("gather")(bench_gather)
 app.command("hash")(bench_hash)
 app.command("table")(bench_table)
+app.command("train")(bench_train)
