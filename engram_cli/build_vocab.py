@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engram_cli.options import (
+    BUILT_TOKENS,
     DEFAULT_RUN,
     CorpusPaths,
     Encoding,
@@ -33,7 +34,9 @@ CLASSES_SHOWN = 12
 def build_vocab(
     tokenizer: Annotated[str, typer.Argument(help="A tokenizer.json, a folder holding one, or a hub id.")] = "",
     corpus: CorpusPaths = None,
-    size: Annotated[int, typer.Option(min=257, help="Tokens of the byte-level BPE trained when no tokenizer is given.")] = 2048,
+    size: Annotated[
+        int, typer.Option(min=257, help="Tokens of the byte-level BPE trained when no tokenizer is given.")
+    ] = BUILT_TOKENS,
     text_key: TextKey = "",
     text_column: TextColumn = "",
     encoding: Encoding = "",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from runtime.placement.placement import PlacementName
     from runtime.run import Run
 
+BUILT_TOKENS = 2048  # of the vocabulary that engram build-vocab trains where no size is given
+
 RunDir: TypeAlias = Annotated[Path, typer.Option("--run", help="The run: the folder that commands pass on.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram_cli.configuring import SetOptions
-from engram_cli.options import Json
+from engram_cli.options import BUILT_TOKENS, Json
 
 if TYPE_CHECKING:
     from runtime.plan.shape import ModelShape
 
 DEFAULT_SPEC = "deepseek-v4.1"
-BUILT_TOKENS = 2048  # of the vocabulary that engram build-vocab trains where none is given
 
 
 def plan(
