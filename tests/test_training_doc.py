@@ -49,7 +49,7 @@ def run_block(block: str, folder: Path) -> int:
 
 def test_the_training_page_does_what_it_says(tmp_path: Path) -> None:
     prepare(tmp_path)
-    assert sum(run_block(block, tmp_path) for block in BLOCK.findall(PAGE)) == 20
+    assert sum(run_block(block, tmp_path) for block in BLOCK.findall(PAGE)) == 21
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "runs" / "mixed" / "corpus.json").read_text())["encoding"] == "latin-1"
 
