@@ -25,7 +25,8 @@ from runtime.model.language_model import LanguageModel
 from runtime.replacement import WriterLock, replacing
 from runtime.run import Run
 from runtime.sequence import Sequence
-from runtime.tokens import Tokens, encode_corpus
+from runtime.tokens import Tokens
+from runtime.tokens_writer import Progress, encoded_corpus, quiet
 from runtime.train.batches import Batches
 from runtime.train.checkpoint import State, link, load_checkpoint, publish, save_checkpoint
 from runtime.train.metrics import Metrics, MetricsWriter
@@ -93,17 +94,19 @@ class Trainer:
         return {layer: RowTable.create(spec.rows(layer), *shape, seed + layer, self.device) for layer in spec.layers}
 
     @classmethod
-    def start(cls, run: Run, config: RunConfig, corpus: Corpus, advance: Callable[[int], None] = lambda _: None) -> "Trainer":
-        """Encodes the corpus (`advance` hears of each document) and sets out; what an earlier training left is replaced.
+    def start(cls, run: Run, config: RunConfig, corpus: Corpus, progress: Progress = quiet) -> "Trainer":
+        """Encodes the corpus, from where an earlier call was interrupted, and sets out; an earlier training is replaced.
 
-        The earlier training stays as it was until everything of the new one is there, with a checkpoint of its step 0.
+        That stays as it was until everything of the new one is there, with a checkpoint of its step 0.
         """
         with ExitStack() as unless_started:
             unless_started.enter_context(WriterLock(run.folder))
-            with replacing(run.folder) as fresh:
-                train, vocab = fresh / "train", run.vocab()
-                tokens = encode_corpus(train / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, advance)
-                trainer = cls(run, config, tokens)
+            vocab = run.vocab()
+            encoding = encoded_corpus(run.folder / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, progress)
+            with encoding as encoded, replacing(run.folder) as fresh:
+                train = fresh / "train"
+                trainer = cls(run, config, encoded.place(train / "tokens"))
+                trainer.batches.require_full()
                 link(save_checkpoint(train, trainer.state, config.spec, vocab, None), fresh)
                 corpus.save(fresh / "corpus.json")
                 config.save(fresh / "config.json")
