@@ -131,13 +131,30 @@ def _refuse_second(target: "Run", force: bool) -> None:
 
 
 def _started(target: "Run", config: "RunConfig", corpus: "Corpus") -> "Trainer":
+    """Sets out, with a bar over the corpus that is encoded: on a terminal, and otherwise a line every few seconds."""
+    from engram_cli.interrupt import resumable
     from engram_cli.options import note_reading
-    from engram_cli.output import progress
+    from engram_cli.output import MIB, byte_text, note, progress
+    from hashing.base.atomic import partial_path
     from runtime.train.trainer import Trainer
 
-    with progress("documents") as bar:
-        reading = bar.add_task("encoding the corpus", total=None)
-        trainer = Trainer.start(target, config, corpus, lambda count: bar.advance(reading, count))
+    said = time.monotonic()
+
+    def tell(done_bytes: int, total_bytes: int) -> None:
+        nonlocal said
+        bar.update(encoding, completed=done_bytes / MIB, total=total_bytes / MIB)
+        if bar.disable and time.monotonic() - said > SECONDS_PER_LINE:
+            said = time.monotonic()
+            note(f"encoding the corpus: {byte_text(done_bytes)} of {byte_text(total_bytes)}")
+
+    with resumable(target.folder / "tokens"), progress("MiB") as bar:
+        encoding = bar.add_task("encoding the corpus", total=None)
+        try:
+            trainer = Trainer.start(target, config, corpus, tell)
+        except OSError:
+            if (kept := partial_path(target.folder / "tokens")).exists():
+                note(f"what was encoded so far is in {kept}: the same command goes on from there")
+            raise
     note_reading(corpus)
     return trainer
 

@@ -10,30 +10,24 @@ bytes of the text that the tokens stand for. Format 1, which has no `format`, la
 validation side is the beginning of the corpus's; such folders are read as they are.
 """
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
 from hashing.base.json_object import JsonObject, read_json
-from hashing.text.corpus import Corpus, Document
 from hashing.text.sides import Side
-from hashing.text.tokenizer import encode_documents
 from runtime.run import Run
 
 FORMAT = 2
 MAX_BYTES = 1 << 16  # of tokens.json, which holds a few numbers
 SIDES: tuple[Side, ...] = get_args(Side)
+FILES = tuple(f"{side}{ending}" for side in SIDES for ending in (".bin", ".documents.bin"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +53,8 @@ class Tokens:
                 _check_size(folder / f"{side}.documents.bin", 8 * documents[side])
         return tokens
 
-    def linked(self, folder: Path) -> "Tokens":
-        """The same files under second names in a new folder."""
+    def place(self, folder: Path) -> "Tokens":
+        """Gives the files second names in a new folder."""
         shutil.copytree(self.folder, folder, copy_function=os.link)
         return Tokens.open(folder)
 
@@ -101,47 +95,3 @@ def _check_size(path: Path, expected: int) -> None:
     found = path.stat().st_size if path.is_file() else 0
     if found != expected:
         raise EngramError(f"{path} has {found:,} bytes, expected {expected:,}")
-
-
-def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, end_id: int, advance: Callable[[int], None]) -> Tokens:
-    """Encodes a corpus into `folder`, in memory that does not grow with it; `advance` hears of every document.
-
-    Raises EngramError when either side comes out empty.
-    """
-    with atomic_path(folder) as partial:
-        partial.mkdir()
-        counts, documents, text_bytes = (dict.fromkeys(SIDES, 0) for _ in range(3))
-        with ExitStack() as opened:
-            ids_of, ends_of = (
-                {side: opened.enter_context((partial / f"{side}{ending}").open("wb")) for side in SIDES}
-                for ending in (".bin", ".documents.bin")
-            )
-            for document, ids in _encoded(corpus, tokenizer, end_id):
-                advance(1)
-                side = document.side
-                counts[side] += len(ids)
-                documents[side] += 1
-                text_bytes[side] += len(document.text.encode("utf-8", "surrogatepass"))
-                ids_of[side].write(np.array(ids, "<i4").tobytes())
-                ends_of[side].write(np.int64(counts[side]).astype("<i8").tobytes())
-        for side, count in counts.items():
-            if count < 2:
-                raise EngramError(
-                    f"no document of the corpus falls on the {side} side",
-                    hint="give more text, or say what to validate on with --validation FILE or --validation-share",
-                )
-        content = {"format": FORMAT, "counts": counts, "documents": documents, "text_bytes": text_bytes}
-        (partial / "tokens.json").write_text(json.dumps(content, sort_keys=True))
-    return Tokens.open(folder)
-
-
-def _encoded(corpus: Corpus, tokenizer: Tokenizer, end_id: int) -> Iterator[tuple[Document, list[int]]]:
-    waiting: list[Document] = []
-
-    def texts() -> Iterator[str]:
-        for document in corpus.documents():
-            waiting.append(document)
-            yield document.text
-
-    for ids in encode_documents(tokenizer, end_id, texts()):
-        yield waiting.pop(0), ids

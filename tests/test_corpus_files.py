@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +342,26 @@ def test_a_remembered_corpus_that_is_none(tmp_path: Path, change: dict[str, Any]
 def test_a_long_text_is_no_document_longer_than_it_may_be(tmp_path: Path) -> None:
     (tmp_path / "no_ends.txt").write_text("z" * (MAX_DOCUMENT_CHARS + 5))
     assert max(map(len, texts(tmp_path / "no_ends.txt"))) <= 1.5 * MAX_PIECE_CHARS
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.json", "a.txt"])
+def test_a_reading_knows_how_far_it_is_in_a_file(tmp_path: Path, name: str) -> None:
+    """In bytes as they lie in it; a compressed one is read in pieces too."""
+    digits = ["".join(sha256(f"{i} {j}".encode()).hexdigest() for j in range(4)) for i in range(6000)]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in digits)
+    path = tmp_path / name
+    if name.endswith(".parquet"):
+        pq.write_table(pa.table({"text": digits}), path)
+    elif name.endswith(".gz"):
+        path.write_bytes(gzip.compress(lines.encode()))
+    elif name.endswith(".zst"):
+        path.write_bytes(zstandard.compress(lines.encode()))
+    elif name.endswith(".json"):
+        path.write_text(json.dumps(digits))
+    else:
+        path.write_text(lines)
+    corpus = Corpus((path,))
+    shares = [corpus.reading.read_bytes / path.stat().st_size for _ in corpus.documents()]
+    assert shares == sorted(shares)
+    assert shares[len(shares) // 2] == pytest.approx(0.5, abs=0.2)
+    assert corpus.reading.read_bytes == path.stat().st_size

@@ -15,10 +15,11 @@ from tokenizers import Tokenizer, pre_tokenizers
 from hashing.base.errors import EngramError
 from hashing.named_specs import named_spec
 from hashing.text.corpus import Corpus
+from hashing.text.encoding import encode_documents
 from hashing.text.round_trip import loses_characters, lost_in_round_trip
 from hashing.text.special_tokens import SpecialTokens, declared_tokens
 from hashing.text.token_stream import text_pieces
-from hashing.text.tokenizer import encode_documents, train_tokenizer
+from hashing.text.tokenizer import train_tokenizer
 from hashing.vocab import CanonicalVocab
 from tests.commands import ROOT
 from tests.small_tokenizers import TEXTS, byte_level, unigram, wordpiece

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from hashing.base.errors import EngramError
 from hashing.text.corpus import Corpus
-from hashing.text.tokenizer import encode_documents
 from runtime.document_mean import DocumentMean
 from runtime.run import Run
-from runtime.tokens import Tokens, encode_corpus
+from runtime.tokens import Tokens
+from runtime.tokens_writer import encoded_corpus
 from runtime.train.trainer import Trainer
 from runtime.trained_run import TrainedRun
 from runtime.validation import VALIDATION_TOKENS, validate, validate_stores, validation_budget
@@ -80,14 +80,16 @@ def large_side(tmp_path_factory: pytest.TempPathFactory, trained_run: Run) -> To
             text = " ".join(random.choice(words, 300, p=np.exp(likely) / np.exp(likely).sum()))
             file.write(json.dumps({"text": f"{number} {text}"}) + "\n")
     corpus = Corpus((folder / "texts.jsonl",))
-    return encode_corpus(folder / "tokens", corpus, trained_run.tokenizer(), 0, lambda _: None)
+    with encoded_corpus(folder / "encoded", corpus, trained_run.tokenizer(), 0) as encoded:
+        return encoded.place(folder / "tokens")
 
 
 def test_the_whole_validation_side_is_kept_with_its_documents(trained_run: Run, corpus_path: Path, large_side: Tokens) -> None:
     assert large_side.counts["validation"] > VALIDATION_TOKENS
     small = Tokens.open(trained_run.train_folder / "tokens")
     texts = [d.text for d in Corpus((corpus_path,)).documents() if d.side == "validation"]
-    encoded = list(encode_documents(trained_run.tokenizer(), 0, texts))
+    tokenizer = trained_run.tokenizer()
+    encoded = [[*tokenizer.encode(text, add_special_tokens=False).ids, 0] for text in texts]
     ids, ends = small.ids("validation"), small.document_ends("validation")
     assert ends is not None
     assert [list(part) for part in np.split(ids, ends[:-1])] == encoded

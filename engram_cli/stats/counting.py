@@ -82,9 +82,7 @@ class Counting:
 
         options = {"ids_column": self.ids_column, "shard": self.shard}
         if text:
-            shown = ("text_key", "text_column", "encoding", "validation", "validation_share")
-            options |= {name: str(getattr(text, name)) for name in shown}
-            options["end_of_text_id"] = str(self.run.vocab().end_of_text_id)
+            options |= text.options | {"end_of_text_id": str(self.run.vocab().end_of_text_id)}
         files = [*arrays, *(file for file, _ in (text.files() if text else []))]
         tokenizer = self.run.tokenizer_path.read_bytes() if text else b""
         return Source.of(self.corpus or (text.roots if text else ()), options, files, tokenizer)

@@ -77,6 +77,12 @@ class Corpus:
         places = _listed(self.paths) if self.paths else "the Python standard library's source"
         return f"{places}, validated on {_listed(self.validation)}" if self.validation else places
 
+    @property
+    def options(self) -> dict[str, str]:
+        """How its files are read and divided, by the names of the options that say so."""
+        names = ("text_key", "text_column", "encoding", "validation", "validation_share")
+        return {name: str(getattr(self, name)) for name in names}
+
     def save(self, path: Path) -> None:
         members = asdict(self) | {"format": CORPUS_FORMAT}
         del members["reading"]
@@ -187,6 +193,7 @@ class Corpus:
                     yield name, text
             if _state(file) != before:
                 raise EngramError(f"{file} changed while it was read", hint="read a copy that nothing writes to")
+            reading.finish(before[0])
         if empty:
             raise EngramError(f"the corpus is empty: no text in {_listed(roots)}", hint="; ".join(reading.notes()))
 
@@ -207,7 +214,7 @@ class Corpus:
 
     def _records(self, file: Path, named: bool, reading: Reading) -> Texts:
         if (kind := content_suffix(file)) == ".parquet":
-            yield from parquet_rows(file, self.text_column)
+            yield from parquet_rows(file, self.text_column, reading.at)
             return
         source = TextFile.recognise(file, self.encoding)
         if source.html and not named:
@@ -216,7 +223,7 @@ class Corpus:
             reading.add(Remark.MARKUP, str(file))
         if source.encoding not in {"utf-8", "utf-8-sig"}:
             reading.add(Remark.DECODED, f"{file} ({source.encoding})")
-        with source.open() as stream:
+        with source.open(reading.at) as stream:
             if kind in {".jsonl", ".ndjson"}:
                 yield from json_lines(stream, file, self.text_key)
             elif kind == ".json":

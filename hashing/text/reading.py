@@ -50,15 +50,31 @@ class Tally:
 
 @dataclass(slots=True)
 class Reading:
-    """The remarks of one pass over a corpus, and how many pieces documents were split into."""
+    """The remarks of one pass over a corpus, how far it is, and how many pieces documents were split into."""
 
     tallies: dict[Remark, Tally] = field(default_factory=dict)
     pieces: int = 0
+    finished_bytes: int = 0  # of the files that are read or passed over
+    begun_bytes: int = 0  # read of the file after them
 
     def begin(self) -> None:
         """Forgets the pass before."""
         self.tallies.clear()
-        self.pieces = 0
+        self.pieces = self.finished_bytes = self.begun_bytes = 0
+
+    @property
+    def read_bytes(self) -> int:
+        """How far the pass is: at its end, as many as the corpus's files have together."""
+        return self.finished_bytes + self.begun_bytes
+
+    def at(self, position: int) -> None:
+        """Has read as many bytes of the file that it is in."""
+        self.begun_bytes = position
+
+    def finish(self, file_bytes: int) -> None:
+        """Is done with a file of that size."""
+        self.finished_bytes += file_bytes
+        self.begun_bytes = 0
 
     def add(self, remark: Remark, example: str) -> None:
         tally = self.tallies.setdefault(remark, Tally())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hashing.text.reading import NoTextsError, Remark
-from hashing.text.text_file import SURROGATE
+from hashing.text.text_file import SURROGATE, At
 
 WINDOW_CHARS = 1 << 18  # of a JSON file, read at a time
 MAX_VALUE_CHARS = 1 << 27  # of one value in a JSON file
@@ -128,8 +128,10 @@ def json_values(stream: TextIO, path: Path, key: str) -> Texts:
         raise window.fault("something follows the array")
 
 
-def parquet_rows(path: Path, column: str) -> Texts:
-    """Raises NoTextsError when there is no such column, it holds no texts, or the file is damaged."""
+def parquet_rows(path: Path, column: str, at: At) -> Texts:
+    """`at` hears of the share of the file's bytes that is the share of its rows.
+
+    Raises NoTextsError when there is no such column, it holds no texts, or the file is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -139,8 +141,9 @@ def parquet_rows(path: Path, column: str) -> Texts:
                 names = ", ".join(table.schema_arrow.names)
                 message = f'{path} has no column "{column}"; it has {names}'
                 raise NoTextsError(Remark.NO_TEXTS, message, hint="name the column with --text-column")
-            rows = 0
+            rows, row_bytes = 0, path.stat().st_size / max(1, table.metadata.num_rows)
             for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[column]):
+                at(int((rows + len(batch)) * row_bytes))
                 for text in batch.column(0).to_pylist():
                     rows += 1
                     if text is not None and not isinstance(text, str):

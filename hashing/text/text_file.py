@@ -8,7 +8,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SNIFFED_BYTES = 8192
 SCANNED_BYTES = 1 << 20  # at a time
+READ_BYTES = 1 << 16  # asked of the system at a time
 COMPRESSED_BYTES = 1 << 14  # taken at a time: a hostile file makes some ten thousand times as many of them
 UTF8 = "utf-8"
 # The longer first: UTF-32's little-endian mark begins like UTF-16's.
@@ -31,6 +32,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+At = Callable[[int], None]  # is told how many bytes of a file have been read
 HTML_BEGINNINGS = ("<!doctype html", "<html")
 SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: no character, and no byte sequence stands for it
 
@@ -65,10 +67,10 @@ class TextFile:
         return cls(path, encoding, ending or text.lstrip()[:14].lower().startswith(HTML_BEGINNINGS))
 
     @contextmanager
-    def open(self) -> Iterator[io.TextIOWrapper]:
+    def open(self, at: At) -> Iterator[io.TextIOWrapper]:
         """The file's text, line ends as they are. Raises NoTextsError where it cannot be decoded."""
         try:
-            with open_bytes(self.path) as stream:
+            with open_bytes(self.path, at) as stream:
                 yield io.TextIOWrapper(stream, encoding=self.encoding, newline="")
         except UnicodeDecodeError as e:
             raise undecodable(self.path, self.encoding, e) from e
@@ -111,21 +113,34 @@ def content_suffix(file: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
+class Followed(io.FileIO):
+    """A file that says how far it has been read."""
+
+    def __init__(self, path: Path, at: At) -> None:
+        super().__init__(path)
+        self._at = at
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        count = super().readinto(buffer)
+        self._at(self.tell())
+        return count
+
+
 @contextmanager
-def open_bytes(file: Path) -> Iterator[IO[bytes]]:
-    """Decompressed. Raises NoTextsError when the file is damaged or was cut off."""
+def open_bytes(file: Path, at: At = lambda _: None) -> Iterator[IO[bytes]]:
+    """Decompressed; `at` hears of bytes as they lie in the file. Raises NoTextsError when it is damaged or was cut off."""
     import zstandard
 
     try:
-        match file.suffix.lower():
-            case ".gz":
-                with gzip.open(file, "rb") as stream:
-                    yield cast("IO[bytes]", stream)
-            case ".zst":
-                with file.open("rb") as raw, io.BufferedReader(Chunks(_frames(raw))) as stream:
-                    yield stream
-            case _:
-                with file.open("rb") as raw:
+        with io.BufferedReader(Followed(file, at), READ_BYTES) as raw:
+            match file.suffix.lower():
+                case ".gz":
+                    with gzip.open(raw, "rb") as stream:
+                        yield cast("IO[bytes]", stream)
+                case ".zst":
+                    with io.BufferedReader(Chunks(_frames(raw))) as stream:
+                        yield stream
+                case _:
                     yield raw
     except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as e:
         raise NoTextsError(Remark.DAMAGED, f"{file} is damaged: {e}") from e

@@ -4,7 +4,7 @@ A `.npy` file of one dimension is one document and of two dimensions one per row
 is one document per row. Arrays are read in pieces and texts are encoded a few at a time, so memory does not grow with them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from tokenizers import Tokenizer
 
 from hashing.base.errors import EngramError
 from hashing.text.corpus import Corpus, refuse_pipe
-from hashing.text.tokenizer import encode_documents
+from hashing.text.encoding import encode_documents
 
 PIECE_TOKENS = 1 << 18
-ENCODED_CHARS = 1 << 19  # of text encoded at a time, unless one document has more: a token takes 150 bytes meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +55,8 @@ def text_pieces(
             read(len(document.text.encode("utf-8", "surrogatepass")))
             yield document.text
 
-    for batch in _batches(texts()):
-        for ids in encode_documents(tokenizer, end_id, batch):
-            yield Piece(np.array(ids, np.int32))
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Neighbouring texts of `ENCODED_CHARS` characters together, or a longer one alone."""
-    batch: list[str] = []
-    chars = 0
-    for text in texts:
-        if batch and chars + len(text) > ENCODED_CHARS:
-            yield batch
-            batch, chars = [], 0
-        batch.append(text)
-        chars += len(text)
-    if batch:
-        yield batch
+    for ids in encode_documents(tokenizer, end_id, texts()):
+        yield Piece(ids)
 
 
 def array_files(path: Path, column: str) -> list[Path]:

@@ -1,7 +1,6 @@
 """Tokenizers: loading one that exists, training one on a corpus."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -10,7 +9,6 @@ from hashing.base.errors import EngramError
 from hashing.base.regular_file import regular_size
 
 TRAINED_END_OF_TEXT = "<|endoftext|>"
-ENCODED_AT_ONCE = 64  # documents
 FROM_TEXT = "to train a tokenizer on a text: engram build-vocab --corpus FILE"
 
 
@@ -74,11 +72,3 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
-
-
-def encode_documents(tokenizer: Tokenizer, end_id: int, texts: Iterable[str]) -> Iterator[list[int]]:
-    """Token ids of each document in order, `end_id` last."""
-    source = iter(texts)
-    while batch := list(islice(source, ENCODED_AT_ONCE)):
-        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-            yield [*encoding.ids, end_id]

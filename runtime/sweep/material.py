@@ -10,7 +10,7 @@ not be.
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from hashing.text.tokenizer import train_tokenizer
 from hashing.vocab import CanonicalVocab
 from runtime.run import Run
 from runtime.sweep.other_domain import other_domain
-from runtime.tokens import Tokens, encode_corpus
+from runtime.tokens import Tokens
+from runtime.tokens_writer import Progress, encoded_corpus, quiet
 
 VOCABULARY = 2048  # tokens
 PLANTED_SHARE = 0.25  # of the training side's characters
@@ -36,10 +37,8 @@ class Material:
     folder: Path
 
     @classmethod
-    def make(
-        cls, folder: Path, corpus: Corpus, other: tuple[Path, ...], seed: int, advance: Callable[[int], None] = lambda _: None
-    ) -> "Material":
-        """Gathers, plants, trains a tokenizer and encodes; `advance` hears of every document that is encoded.
+    def make(cls, folder: Path, corpus: Corpus, other: tuple[Path, ...], seed: int, progress: Progress = quiet) -> "Material":
+        """Gathers, plants, trains a tokenizer and encodes; `progress` hears how much of the corpus is encoded.
 
         What is there already is taken as it is. Raises EngramError as Corpus does.
         """
@@ -47,10 +46,10 @@ class Material:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(folder) as partial:
                 partial.mkdir()
-                cls(partial)._fill(corpus, other, PlantedText(seed), advance)
+                cls(partial)._fill(corpus, other, PlantedText(seed), progress)
         return cls(folder)
 
-    def _fill(self, corpus: Corpus, other: tuple[Path, ...], planted: PlantedText, advance: Callable[[int], None]) -> None:
+    def _fill(self, corpus: Corpus, other: tuple[Path, ...], planted: PlantedText, progress: Progress) -> None:
         _write_lines(self.folder / "other.jsonl", ({"text": text} for text in other_domain(other)))
         questions = (asdict(question) for kind in KINDS for question in planted.questions(kind, QUESTIONS))
         _write_lines(self.folder / "questions.jsonl", questions)
@@ -63,7 +62,9 @@ class Material:
             run.folder.mkdir(exist_ok=True)
             run.tokenizer_path.write_text(tokenizer.to_str(), encoding="utf-8")
             CanonicalVocab.from_tokenizer(tokenizer, rule).save(run.vocab_path)
-        encode_corpus(self.folder / "tokens", self.corpus, tokenizer, self.run("engram").vocab().end_of_text_id, advance)
+        path, end_id = self.folder / "tokens", self.run("engram").vocab().end_of_text_id
+        with encoded_corpus(path, self.corpus, tokenizer, end_id, progress) as written:
+            written.place(path)
 
     def _write_sides(self, corpus: Corpus) -> int:
         """Gives the characters of the training side."""

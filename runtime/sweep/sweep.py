@@ -22,6 +22,7 @@ from runtime.sweep.arm import Arm
 from runtime.sweep.folder import SweepFolder
 from runtime.sweep.material import Material
 from runtime.sweep.step_time import StepTime
+from runtime.tokens_writer import Progress, quiet
 
 POLLED_SEC = 0.2
 PLANTED_SEED = 0  # of the text that is planted, which is the same for all seeds of trainings
@@ -46,17 +47,15 @@ class Sweep:
     def left(self) -> list[JobName]:
         return [job for job in self.jobs if self.place.result(*job) is None]
 
-    def prepare(
-        self, corpus: Corpus, other: tuple[Path, ...], keeps_runs: bool, advance: Callable[[int], None] = lambda _: None
-    ) -> None:
-        """Makes what all trainings need, as far as it is not there; `advance` hears of every document that is encoded.
+    def prepare(self, corpus: Corpus, other: tuple[Path, ...], keeps_runs: bool, progress: Progress = quiet) -> None:
+        """Makes what all trainings need, as far as it is not there; `progress` hears how much of the corpus is encoded.
 
         Raises EngramError where the folder holds another sweep, and as Corpus does.
         """
         about = {"corpus": [str(path.absolute()) for path in corpus.paths], "other": [str(path.absolute()) for path in other]}
         with WriterLock(self.place.folder):
             self.place.begin(self.name, self.arms, about, keeps_runs)
-            Material.make(self.place.folder / "material", corpus, other, PLANTED_SEED, advance)
+            Material.make(self.place.folder / "material", corpus, other, PLANTED_SEED, progress)
             self._write_settings()
 
     def _write_settings(self) -> None:

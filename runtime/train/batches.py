@@ -27,9 +27,23 @@ class Batches:
                 hint="give more text, or shorter windows, as in --set recipe.length=16",
             )
 
+    @property
+    def windows(self) -> int:
+        """How many different inputs there are."""
+        return (len(self.ids) - 1) // self.length
+
+    def require_full(self) -> None:
+        """Raises EngramError where a batch would have to take a window twice: it costs the time of a whole one for less."""
+        if self.windows < self.batch:
+            raise EngramError(
+                f"the training side has {len(self.ids):,} tokens, {self.windows:,} windows of {self.length}; "
+                f"a batch takes {self.batch:,}",
+                hint=f"give more text, or take smaller batches, as in --set recipe.batch={self.windows}",
+            )
+
     def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(B, T) inputs and (B, T) targets, each the token after its input."""
-        windows = (len(self.ids) - 1) // self.length
+        windows = self.windows
         numbers = range(step * self.batch, (step + 1) * self.batch)
         starts = [int(_order(windows, self.seed, n // windows)[n % windows]) * self.length for n in numbers]
         block = np.stack([self.ids[start : start + self.length + 1] for start in starts]).astype(np.int64)

@@ -6,7 +6,7 @@ else by its optimiser. Products are computed in bfloat16 (autocast) where that i
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -23,7 +23,8 @@ from runtime.model.language_model import LanguageModel
 from runtime.replacement import WriterLock, replacing
 from runtime.run import Run
 from runtime.sequence import Sequence
-from runtime.tokens import Tokens, encode_corpus
+from runtime.tokens import Tokens
+from runtime.tokens_writer import Progress, encoded_corpus, quiet
 from runtime.train.batches import Batches
 from runtime.train.checkpoint import DIVERGED_HINT, check_identity, link, load_checkpoint, newest, publish, save_checkpoint
 from runtime.train.feed import Batch, Feed
@@ -107,24 +108,22 @@ class Trainer:
         run: Run,
         config: RunConfig,
         corpus: Corpus,
-        advance: Callable[[int], None] = lambda _: None,
+        progress: Progress = quiet,
         encoded: Tokens | None = None,
     ) -> "Trainer":
-        """Encodes the corpus (`advance` hears of each document) and sets out; what an earlier training left is replaced.
+        """Encodes the corpus, from where an earlier call was interrupted, and sets out; an earlier training is replaced.
 
-        Where the corpus is encoded already, the run shares those files.
-
-        The earlier training stays as it was until everything of the new one is there, with a checkpoint of its step 0.
+        Where the corpus is encoded already, the run shares those files. The earlier training stays as it was until everything
+        of the new one is there, with a checkpoint of its step 0.
         """
         with ExitStack() as unless_started:
             unless_started.enter_context(WriterLock(run.folder))
-            with replacing(run.folder) as fresh:
-                train, vocab = fresh / "train", run.vocab()
-                if encoded:
-                    tokens = encoded.linked(train / "tokens")
-                else:
-                    tokens = encode_corpus(train / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, advance)
-                trainer = cls(run, config, tokens)
+            vocab = run.vocab()
+            writing = encoded_corpus(run.folder / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, progress)
+            with nullcontext(encoded) if encoded else writing as tokens, replacing(run.folder) as fresh:
+                train = fresh / "train"
+                trainer = cls(run, config, tokens.place(train / "tokens"))
+                trainer.batches.require_full()
                 link(save_checkpoint(train, trainer.state, config.spec, vocab, None), fresh)
                 corpus.save(fresh / "corpus.json")
                 config.save(fresh / "config.json")
