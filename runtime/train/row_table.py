@@ -19,6 +19,7 @@ from runtime.vectors import LayerRows, Vectors
 
 BETAS = (0.9, 0.95)
 EPS = 1e-10
+ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,9 @@ class Leaf:
     vectors: Tensor  # (U, head_dim), requires grad
     inverse: Tensor  # (B, T, columns) index into the unique rows
 
-    def batch_vectors(self) -> Tensor:
-        """The vectors of the batch (B, T, columns·head_dim), through which gradients reach the unique rows."""
-        return functional.embedding(self.inverse, self.vectors).flatten(2)
+    def batch_vectors(self, part: slice = ALL) -> Tensor:
+        """The vectors of the batch, or of part of its sequences (B, T, columns·head_dim): gradients reach the unique rows."""
+        return functional.embedding(self.inverse[part], self.vectors).flatten(2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ AdamW. Products are computed in bfloat16 (autocast) where that is faster; the ru
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hashing.base.errors import EngramError, UsageError
 from hashing.spec import HashSpec
@@ -30,7 +31,7 @@ from runtime.train.batches import Batches
 from runtime.train.checkpoint import DIVERGED_HINT, check_identity, link, load_checkpoint, newest, publish, save_checkpoint
 from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import adamw
-from runtime.train.row_table import RowTable, RowTables
+from runtime.train.row_table import Leaf, RowTable, RowTables
 from runtime.train.schedule import Schedule
 from runtime.train.state import State
 from runtime.validation import Validation, validate, validation_budget
@@ -202,7 +203,7 @@ class Trainer:
             raise EngramError(
                 f"there is not enough memory for a batch of {self.recipe.batch} sequences of {self.recipe.length} tokens "
                 f"in {self.recipe.accumulate} part{'s' * (self.recipe.accumulate > 1)}",
-                hint=f"train anew with a larger recipe.accumulate, which divides {self.recipe.batch}, or a smaller recipe.batch",
+                hint=f"train with a larger recipe.accumulate, which divides {self.recipe.batch}, or a smaller recipe.batch",
             ) from e
         if isfinite(loss):
             return loss
@@ -218,11 +219,7 @@ class Trainer:
         rate = self.recipe.learning_rate * self.schedule.rate(self.state.step, self.state.elapsed_sec)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
-        with autocast(self.device, self.config.precision):
-            loss = self.state.model.loss(
-                self._tensor(inputs), self._tensor(targets), lambda layer: leaves[layer].batch_vectors()
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = sum(self._backward(inputs[part], targets[part], leaves, part) for part in self._parts())
         torch.nn.utils.clip_grad_norm_(self.state.model.parameters(), MAX_GRADIENT_NORM)
         self.state.optimizer.step()
         self.state.optimizer.zero_grad(set_to_none=True)
@@ -231,7 +228,24 @@ class Trainer:
             self.state.tables[layer].step(leaf, rate * self.recipe.row_rate_factor)
             self.state.mark(layer, leaf.rows)
         self.state.step += 1
-        return loss.item()
+        return float(loss)
+
+    def _parts(self) -> list[slice]:
+        """The sequences of a batch that are computed together; loss and gradients are those of the whole."""
+        size = self.recipe.batch // self.recipe.accumulate
+        return [slice(first, first + size) for first in range(0, self.recipe.batch, size)]
+
+    def _backward(
+        self, inputs: NDArray[np.int64], targets: NDArray[np.int64], leaves: Mapping[int, Leaf], part: slice
+    ) -> Tensor:
+        """Adds the gradients of part of a batch; gives what it adds to the loss."""
+        with autocast(self.device, self.config.precision):
+            loss = self.state.model.loss(
+                self._tensor(inputs), self._tensor(targets), lambda layer: leaves[layer].batch_vectors(part)
+            )
+        share = loss / self.recipe.accumulate
+        share.backward()  # type: ignore[no-untyped-call]
+        return share.detach()
 
     def lookup(self) -> Lookup | None:
         """The way to the rows as they are now; None without memory."""
@@ -279,5 +293,5 @@ class Trainer:
             ) from e
         self.state.elapsed_sec += time.perf_counter() - began
 
-    def _tensor(self, array: NDArray[np.signedinteger]) -> torch.Tensor:
+    def _tensor(self, array: NDArray[np.signedinteger]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
