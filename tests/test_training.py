@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -198,21 +197,3 @@ def test_products_are_in_bfloat16_where_the_processor_has_matrix_units_for_it() 
     if "amx_bf16" not in flags:
         pytest.skip("this processor has none")
     assert fast_precision(torch.device("cpu")) == "bfloat16"
-
-
-@pytest.mark.parametrize("experts", [0, 4])
-def test_a_batch_in_parts_is_trained_as_the_whole(tmp_path: Path, corpus_path: Path, experts: int) -> None:
-    run = Run(tmp_path)
-    build_vocab(run, Corpus((corpus_path,)))
-    whole = preset("nano", run.vocab(), "float32", steps=6)
-    whole = replace(whole, model=replace(whole.model, experts=experts))
-    trained = []
-    for parts in (1, 2, 4):
-        config = replace(whole, recipe=replace(whole.recipe, accumulate=parts))
-        trainer = Trainer.start(run, config, Corpus((corpus_path,)))
-        trained.append(([trainer.train_step() for _ in range(6)], trainer.state.tables[1].weight))
-        trainer.close()
-    for losses, weight in trained[1:]:
-        assert losses == pytest.approx(trained[0][0], abs=1e-4)
-        apart = (weight - trained[0][1]).abs()  # by a whole step of Adam, where a gradient is zero but for rounding
-        assert (apart > 1e-4).float().mean() < 1e-3

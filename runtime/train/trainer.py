@@ -221,7 +221,7 @@ class Trainer:
             raise EngramError(
                 f"there is not enough memory for a batch of {self.recipe.batch} sequences of {self.recipe.length} tokens "
                 f"in {self.recipe.accumulate} part{'s' * (self.recipe.accumulate > 1)}",
-                hint=f"train anew with a recipe.accumulate that divides {self.recipe.batch}, or a smaller recipe.batch",
+                hint=f"train with a larger recipe.accumulate, which divides {self.recipe.batch}, or a smaller recipe.batch",
             ) from e
         if isfinite(loss):
             return loss
