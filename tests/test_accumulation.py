@@ -50,9 +50,8 @@ def test_parts_of_a_batch_are_trained_as_the_batch(tmp_path: Path, corpus_path: 
         found += [parts.train_step() for _ in range(STEPS)]
         assert found == pytest.approx(losses, rel=1e-4)
         for layer, table in whole.state.tables.items():
-            assert torch.equal(parts.state.tables[layer].state()["updates"], table.state()["updates"]), (
-                "a row is updated once a step"
-            )
+            updates = parts.state.tables[layer].state()["updates"]
+            assert torch.equal(updates, table.state()["updates"]), "a row is updated once a step"
         biases = [[b for n, b in t.state.model.state_dict().items() if n.endswith("ffn.bias")] for t in (whole, parts)]
         assert all(map(torch.equal, *biases))
         assert bool(biases[0]) == ("model.experts=4" in sets)

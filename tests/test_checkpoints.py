@@ -18,7 +18,7 @@ from runtime.tensor_file import load_tensors, save_tensors
 from runtime.train import row_files
 from runtime.train.checkpoint import load_checkpoint, save_checkpoint
 from runtime.train.choice import chosen_settings
-from runtime.train.optimisers import adamw
+from runtime.train.optimisers import backbone_optimizer
 from runtime.train.row_table import RowTable
 from runtime.train.state import State
 from table.store.store import TableStore
@@ -40,7 +40,7 @@ def begun(config: RunConfig) -> State:
     model, spec = LanguageModel(config.model), config.spec
     assert spec is not None
     tables = {layer: RowTable.create(spec.rows(layer), config.head_dim, 0.02, layer, CPU) for layer in spec.layers}
-    return State(model, adamw(model, config.recipe), tables)
+    return State(model, backbone_optimizer(model, config.recipe), tables)
 
 
 def touch(state: State, chance: random.Random, count: int) -> None:
@@ -184,9 +184,9 @@ def test_reads_are_counted_through_changes(tmp_path: Path) -> None:
             reads = Reads.of(run, TableStore.open(checkpoint.folder / "tables.zarr"))
             assert reads is not None
             for layer, table in state.tables.items():
-                assert torch.equal(torch.from_numpy(reads.of_layer(layer)), table.updates)
+                assert torch.equal(torch.from_numpy(reads.of_layer(layer)), table.state()["updates"])
                 rows = chance.sample(range(len(table.weight)), 40)
-                assert reads.of_rows(layer, rows) == [int(n) for n in table.updates[rows]]
+                assert reads.of_rows(layer, rows) == [int(n) for n in table.state()["updates"][rows]]
     assert (checkpoint.folder / MOMENTS).exists()
 
 
