@@ -70,10 +70,13 @@ def _refuse_too_large(config: "RunConfig") -> None:
     from engram_cli.output import byte_text
     from hashing.base.errors import EngramError
     from runtime.device import default_device, memory_bytes
+    from runtime.plan.row_bytes import NUMBER_BYTES, row_state_bytes
 
     if config.spec is None:
         return
-    needed = config.spec.total_rows * config.recipe.trained_row_bytes(config.head_dim)
+    recipe, row_bytes = config.recipe, NUMBER_BYTES * config.head_dim
+    row_bytes += row_state_bytes(recipe.row_rule, config.head_dim, recipe.row_momentum)
+    needed = config.spec.total_rows * row_bytes
     if needed > (there := memory_bytes(default_device())):
         raise EngramError(
             f"{config.spec.total_rows:,} rows of {config.head_dim} take {byte_text(needed)} in training, of {byte_text(there)}",

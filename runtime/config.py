@@ -69,12 +69,6 @@ class Recipe:
                 hint='set the other to "none"' if self.steps else "set one of them",
             )
 
-    def trained_row_bytes(self, head_dim: int) -> int:
-        """A row of so many numbers while it is trained: itself, and what its rule keeps of it, in numbers of 4 bytes."""
-        moments = 1 if self.row_rule == "sinkhorn" or self.row_momentum != 0 else 0
-        others = {"adam": head_dim + 1, "rowwise_adam": 2, "sinkhorn": 2}
-        return 4 * (head_dim + moments * head_dim + others[self.row_rule])
-
     def _check_shares(self) -> None:
         decay = self.decay_share or 0.0
         if self.warmup_share + decay > 1 + SHARE_ERROR:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engram_cli.output import byte_text
 from hashing.spec import HashSpec
+from runtime.config import RowRule
 from runtime.model.language_model import LanguageModel
 from runtime.plan.configured import shape_of_config, shape_of_settings
 from runtime.plan.model_plan import ModelPlan
@@ -197,17 +199,18 @@ def test_a_run_s_bytes_are_those_on_the_drive(trained_run: Run) -> None:
     assert 1 < trained_run.model_path.stat().st_size / found["model_bytes"] < 1.05
 
 
+@pytest.mark.parametrize("rule", get_args(RowRule))
 @pytest.mark.parametrize("head_dim", [1, 7, 256])
-def test_training_moves_what_adam_keeps(head_dim: int) -> None:
+def test_training_moves_what_a_rule_keeps(head_dim: int, rule: RowRule) -> None:
     assert NANO.memory is not None
     mine = replace(NANO, memory=replace(NANO.memory, head_dim=head_dim, rows_per_head=3))
     plan = ModelPlan.of(shape_of_settings(mine, 50, "mine"), 10.0)
-    table = RowTable.create(plan.shape.memory.total_rows, head_dim, 1.0, 0, torch.device("cpu"))
-    kept = sum(tensor.nbytes for tensor in (table.moment, table.square, table.updates))
-    assert plan.row_moment_bytes["adam"] == kept
+    table = RowTable.create(plan.shape.memory.total_rows, head_dim, 1.0, 0, torch.device("cpu"), rule)
+    kept = sum(tensor.nbytes for tensor in table.rule.state().values())
+    assert plan.row_moment_bytes[rule] == kept
     a_row = (kept + table.weight.nbytes) / plan.shape.memory.total_rows
     rows_per_sec = plan.shape.memory.rows_per_token * 10
-    flows = plan.training["adam"]
+    flows = plan.training[rule]
     assert flows["device"].read_bytes_per_sec == flows["device"].written_bytes_per_sec == rows_per_sec * a_row
     assert flows["host"].read_bytes_per_sec == rows_per_sec * 4 * head_dim
     assert flows["disk"].read_bytes_per_sec >= flows["device"].read_bytes_per_sec

@@ -10,12 +10,14 @@ writes pages, in which a row and its state stand side by side.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
+from runtime.config import RowRule
 from runtime.plan.shape import MemoryShape
 
 NUMBER_BYTES = 4  # float32, in which is trained and computed
 PAGE_BYTES = 4096
-ROW_RULES = ("adam", "rowwise_adam", "sinkhorn")
+ROW_RULES: tuple[RowRule, ...] = get_args(RowRule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,11 @@ class Flow:
     written_bytes_per_sec: float
 
 
-def row_state_bytes(rule: str, head_dim: int) -> int:
-    """What a rule keeps of a row of `head_dim` numbers beside the row."""
+def row_state_bytes(rule: RowRule, head_dim: int, momentum: float | None = None) -> int:
+    """What a rule keeps of a row of `head_dim` numbers beside the row; without `momentum`, with the rule's own."""
+    first = 0 if momentum == 0 and rule != "sinkhorn" else head_dim
     second = head_dim if rule == "adam" else 1  # sinkhorn has no second moment, but the number of the row's last step
-    return NUMBER_BYTES * (head_dim + second + 1)  # and how often the row was moved
+    return NUMBER_BYTES * (first + second + 1)  # and how often the row was moved
 
 
 def decoding(memory: MemoryShape, row_bytes: int, tokens_per_sec: float) -> Mapping[str, Flow]:
@@ -39,7 +42,7 @@ def decoding(memory: MemoryShape, row_bytes: int, tokens_per_sec: float) -> Mapp
     return {"device": Flow(vectors, 0), "host": Flow(vectors, 0), "disk": Flow(rows * _pages(row_bytes), 0)}
 
 
-def training(memory: MemoryShape, rule: str, tokens_per_sec: float) -> Mapping[str, Flow]:
+def training(memory: MemoryShape, rule: RowRule, tokens_per_sec: float) -> Mapping[str, Flow]:
     """By placement."""
     rows = memory.rows_per_token * tokens_per_sec
     own = NUMBER_BYTES * memory.head_dim
