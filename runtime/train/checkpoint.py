@@ -47,6 +47,7 @@ from runtime.tensor_file import NO_SPEC, load_tensors, save_tensors
 from runtime.train.row_files import load_rows, save_rows
 from runtime.train.state import State
 
+LEFT_BY_KILLS = ("step-*.partial", "step-*.old-*")
 DIVERGED_HINT = "a training with a smaller recipe.learning_rate, or in float32, may not come to this"
 
 
@@ -145,7 +146,10 @@ def link(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def publish(run: Run, kept: int = 1) -> None:
-    """Makes the newest whole checkpoint's model and tables the run's own, and removes checkpoints that are not to be kept."""
+    """Makes the newest whole checkpoint's model and tables the run's own, and removes checkpoints that are not to be kept.
+
+    What killed writers left half-written goes too: the caller is the run's one writer.
+    """
     found = checkpoints(run.train_folder)
     whole = [checkpoint for checkpoint in found if checkpoint.is_whole][-1]
     if not (run.model_path.exists() and run.model_path.samefile(whole.folder / "model.safetensors")):
@@ -155,3 +159,6 @@ def publish(run: Run, kept: int = 1) -> None:
         for checkpoint in found[:-kept]:
             if checkpoint not in (whole, best_of(found)):
                 remove(checkpoint.folder)
+    for pattern in LEFT_BY_KILLS:
+        for left in run.train_folder.glob(pattern):
+            remove(left)
