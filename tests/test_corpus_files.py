@@ -3,7 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,12 @@ def test_what_validates_at_one_share_validates_at_every_larger_one() -> None:
     assert sides[0.02] < sides[1 / 32] < sides[0.1] < sides[0.5]
     for share, chosen in sides.items():
         assert len(chosen) / 4000 == pytest.approx(share, rel=0.35)
-    assert 0 <= position("text") < 2**64
+
+
+@given(st.text(max_size=20))
+def test_a_position_is_the_bits_of_the_hash_the_lowest_first(text: str) -> None:
+    number = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+    assert position(text) == sum(1 << (63 - bit) for bit in range(64) if number >> bit & 1)
 
 
 def test_a_folder_of_everything_says_what_it_passed_over(tmp_path: Path) -> None:

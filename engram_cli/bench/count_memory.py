@@ -10,22 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from engram_cli.bench.count_speed import CountWays
+from engram_cli.bench.resident import peak_growth
 
 FEW = 5000  # tokens that are counted first
-
-
-def status_bytes(key: str) -> int:
-    """A figure of /proc/self/status."""
-    return int(Path("/proc/self/status").read_text().split(f"{key}:")[1].split()[0]) << 10
 
 
 def main(way: str, size: int, order: int, folder: Path) -> None:
     ids = np.load(folder / "ids.npy")
     CountWays(ids[:FEW], size, order, folder).all()[way]()
-    before = status_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
-    CountWays(ids, size, order, folder).all()[way]()
-    print(max(status_bytes("VmHWM") - before, 0))
+    print(peak_growth(lambda: CountWays(ids, size, order, folder).all()[way]()))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import typer
 
 from engram_cli.bench.count import bench_count
 from engram_cli.bench.decode import bench_decode
+from engram_cli.bench.encode import bench_encode
 from engram_cli.bench.gather import bench_gather
 from engram_cli.bench.hash import bench_hash
 from engram_cli.bench.table import bench_table
@@ -19,6 +20,7 @@ def bench() -> None:
 
 app.command("count")(bench_count)
 app.command("decode")(bench_decode)
+app.command("encode")(bench_encode)
 app.command("gather")(bench_gather)
 app.command("hash")(bench_hash)
 app.command("table")(bench_table)

@@ -134,7 +134,7 @@ class Corpus:
         files = self._files_under(self.roots, self.reading)
         division = divide(lambda: (text for _, text in self._texts(files, self.roots, Reading())), self.validation_share)
         for name, text in self._texts(files, self.roots, self.reading):
-            pieces = list(division.pieces(text))
+            pieces = list(division.pieces(text)) if division.piece_chars else [text]
             if len(pieces) > 1:
                 self.reading.add(Remark.SPLIT, name)
                 self.reading.pieces += len(pieces)

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Literal
 
 POSITION_BITS = 64
+BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 ENOUGH_DOCUMENTS = 256
 MIN_PIECE_CHARS, MAX_PIECE_CHARS = 256, 4096
 
@@ -24,7 +25,7 @@ Side = Literal["train", "validation"]
 def position(text: str) -> int:
     """Where a text lies, of 2^64 positions: the bits of its hash, the lowest first."""
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=POSITION_BITS // 8).digest()
-    return int(f"{int.from_bytes(digest, 'little'):0{POSITION_BITS}b}"[::-1], 2)
+    return int.from_bytes(digest.translate(BITS_REVERSED), "big")
 
 
 @dataclass(frozen=True, slots=True)
