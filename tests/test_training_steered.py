@@ -90,6 +90,22 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(own: Run) -> None:
     assert document("eval", "--best", "--run", own.folder)["tokens"] > 0
 
 
+def test_the_newest_few_are_kept_with_the_best_and_the_last_that_others_read(own: Run) -> None:
+    trainer = Trainer.resume(own, steps=90, kept=3)
+    for nats, whole in ((1.0, True), (2.0, True), (None, False), (None, False), (None, False), (None, False)):
+        trainer.state.step += 1
+        trainer._save(nats, whole)
+    trainer.close()
+    kept = checkpoints(own.train_folder)
+    assert [(c.step, c.is_whole) for c in kept] == [(31, True), (32, True), (34, False), (35, False), (36, False)]
+    assert read_metadata(own.model_path)["step"] == "32"
+    TrainedRun.load(own, torch.device("cpu"))
+    again = Trainer.resume(own)
+    assert again.state.step == 36
+    assert [report.step for report in again.steps(stop=lambda: True)] == []
+    assert read_metadata(own.model_path)["step"] == "36", "stopped, it leaves what others read"
+
+
 def test_validations_write_samples_that_begin_with_the_prompt(tmp_path: Path, vocab_run: Run, corpus_path: Path) -> None:
     run = Run(shutil.copytree(vocab_run.folder, tmp_path / "run"))
     sets = ["--set", "recipe.sample_prompt=def f", "--set", "recipe.sample_tokens=5", "--steps", "4"]

@@ -14,8 +14,8 @@
 The state of step n is the base and the moments with the changes laid over them in order; weights in changes count where their
 step is after the base's. What is not new is a hard link to the checkpoint before, so that a checkpoint costs what has changed
 since, and not what there is. Changes that would take more than half of what tables and moments do are not added: all is
-written anew, without changes. Hence a row that changed is written three times at most, over time. The shards of an ordinary
-store could not be shared in this way: hashes scatter the rows of a batch over all of them (docs/log.md).
+written anew, without changes: over time a byte that changed costs three, and a whole checkpoint its tables beside. The shards
+of an ordinary store could not be shared in this way: hashes scatter the rows of a batch over all of them (docs/log.md).
 
 A checkpoint is whole when other commands are to read its tables: that of step 0, one with a validation, the last of a training
 or where it is stopped, and one that is written anew. The model and tables that other commands use are hard links to those of
