@@ -54,9 +54,8 @@ class Recipe:
 
     def trained_row_bytes(self, head_dim: int) -> int:
         """A row of so many numbers while it is trained: itself, and what its rule keeps of it, in numbers of 4 bytes."""
-        moments = 1 if self.row_rule == "sinkhorn" or self.row_momentum != 0 else 0
-        others = {"adam": head_dim + 1, "rowwise_adam": 2, "sinkhorn": 2}
-        return 4 * (head_dim + moments * head_dim + others[self.row_rule])
+        moment = 0 if self.row_momentum == 0 else head_dim + (self.row_rule == "sinkhorn")
+        return 4 * (head_dim + moment + 1 + {"adam": head_dim, "rowwise_adam": 1, "sinkhorn": 0}[self.row_rule])
 
 
 @dataclass(frozen=True, slots=True)
