@@ -36,8 +36,9 @@ EXPONENT_BIAS = 127  # of a float32, whose exponent begins at bit 23
 
 
 def is_trained(hidden: Tensor) -> bool:
-    """Whether the compiled passes take streams (B, T, M, D): float32 on a CPU, and gradients are wanted."""
-    return torch.is_grad_enabled() and hidden.is_cpu and hidden.dtype == torch.float32
+    """Whether the passes here take streams (B, T, M, D): float32 on a CPU, gradients wanted, and torch not compiling its own."""
+    wanted = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return wanted and hidden.is_cpu and hidden.dtype == torch.float32
 
 
 @intrinsic

@@ -30,9 +30,9 @@ class Flow:
 
 def row_state_bytes(rule: RowRule, head_dim: int, momentum: float | None = None) -> int:
     """What a rule keeps of a row of `head_dim` numbers beside the row; without `momentum`, with the rule's own."""
-    first = 0 if momentum == 0 and rule != "sinkhorn" else head_dim
-    second = head_dim if rule == "adam" else 1  # sinkhorn has no second moment, but the number of the row's last step
-    return NUMBER_BYTES * (first + second + 1)  # and how often the row was moved
+    moment = 0 if momentum == 0 else head_dim + (rule == "sinkhorn")  # which keeps the number of the row's last step too
+    square = {"adam": head_dim, "rowwise_adam": 1, "sinkhorn": 0}[rule]
+    return NUMBER_BYTES * (moment + square + 1)  # and how often the row was moved
 
 
 def decoding(memory: MemoryShape, row_bytes: int, tokens_per_sec: float) -> Mapping[str, Flow]:

@@ -83,52 +83,53 @@ def rowwise_adam_rows(weight, moment, square, updates, rows, vectors, gradients,
             weight[row, j] = vectors[i, j] - step * mean
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
-def sinkhorn_rows(weight, moment, last, updates, rows, vectors, gradients, rate, momentum, now, least, divisions):  # type: ignore[no-untyped-def]
-    """Sets `rows` of `weight` and `moment` (R, D), of `last` (R,) int32 and of `updates` (R,) after one step of balancing.
+@njit(cache=True, nogil=True)
+def momentum_rows(moment, last, rows, gradients, momentum, now):  # type: ignore[no-untyped-def]
+    """Takes gradients into `rows` of `moment` (R, D), decayed since the steps `last` (R,) int32, which becomes the step `now`.
 
-    `now` is the number of the step, `rate` how far a number of the rows moves, root mean square. `gradients` are overwritten:
-    they become the momentum before it is balanced. The balanced matrix r_i u_ij c_j is never written: only r and c are found.
+    `gradients` are overwritten by the mean of themselves and the moments, a step ahead (Nesterov).
     """
-    norms, threshold = _advance(moment, last, updates, rows, gradients, momentum, now, least)
-    columns = np.ones(vectors.shape[1], dtype=np.float32)  # c²
-    for _ in range(divisions // 2):
-        columns = _column_scales(gradients, norms, threshold, columns)
-    roots = np.sqrt(columns)
-    distance = rate * math.sqrt(vectors.shape[1])
-    for i in range(rows.shape[0]):
-        if i + AHEAD < rows.shape[0]:
-            _ask(weight, rows[i + AHEAD])
-        step = np.float32(0)
-        if norms[i] > threshold:
-            step = np.float32(distance / math.sqrt(_scaled_square(gradients, i, columns)))
-        for j in range(vectors.shape[1]):
-            weight[rows[i], j] = vectors[i, j] - step * gradients[i, j] * roots[j]
-
-
-@njit(inline="always", error_model="numpy", fastmath={"reassoc"})
-def _advance(moment, last, updates, rows, gradients, momentum, now, least):  # type: ignore[no-untyped-def]
-    """Takes the gradients into the moments and leaves the momentum in their place; its norms, and what they must exceed."""
-    norms = np.empty(rows.shape[0], dtype=np.float32)
     beta, rest = np.float32(momentum), np.float32(1 - momentum)
-    total = 0.0
     for i in range(rows.shape[0]):
         if i + AHEAD < rows.shape[0]:
             _ask(moment, rows[i + AHEAD])
-        row, square = rows[i], np.float32(0)
+        row = rows[i]
         kept = np.float32(momentum ** (now - last[row]))
         last[row] = now
-        updates[row] += np.float32(1)
         for j in range(gradients.shape[1]):
             part = gradients[i, j] * rest
             mean = moment[row, j] * kept + part
             moment[row, j] = mean
-            ahead = mean * beta + part
-            gradients[i, j] = ahead
-            square += ahead * ahead
+            gradients[i, j] = mean * beta + part
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
+def balanced_rows(weight, updates, rows, vectors, directions, distance, least, divisions):  # type: ignore[no-untyped-def]
+    """Moves `rows` of `weight` (R, D), each by `distance`, against `directions` (U, D) once those are balanced.
+
+    A row whose direction is no longer than `least` of the mean stays, but is counted in `updates` (R,) too. With u the
+    directions, the balanced matrix is r_i u_ij c_j: only r and c are found, it is never written.
+    """
+    norms = np.empty(rows.shape[0], dtype=np.float32)
+    for i in range(rows.shape[0]):
+        square = np.float32(0)
+        for j in range(directions.shape[1]):
+            square += directions[i, j] * directions[i, j]
         norms[i] = math.sqrt(square)
-        total += norms[i]
-    return norms, least * total / max(rows.shape[0], 1)
+    threshold = least * norms.sum() / max(rows.shape[0], 1)
+    columns = np.ones(directions.shape[1], dtype=np.float32)  # c²
+    for _ in range(divisions // 2):
+        columns = _column_scales(directions, norms, threshold, columns)
+    roots = np.sqrt(columns)
+    for i in range(rows.shape[0]):
+        if i + AHEAD < rows.shape[0]:
+            _ask(weight, rows[i + AHEAD])
+        updates[rows[i]] += np.float32(1)
+        step = np.float32(0)
+        if norms[i] > threshold:
+            step = np.float32(distance / math.sqrt(_scaled_square(directions, i, columns)))
+        for j in range(vectors.shape[1]):
+            weight[rows[i], j] = vectors[i, j] - step * directions[i, j] * roots[j]
 
 
 @njit(inline="always", error_model="numpy", fastmath={"reassoc"})

@@ -5,7 +5,6 @@ left it. Of every row it counts the steps that moved it (`updates`). There is no
 (`row_kernel.py`); the same in torch operations serves any other device, and is what tests hold the compiled form against.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runtime.config import RowRule
-from runtime.train.row_kernel import adam_rows, rowwise_adam_rows, sinkhorn_rows
+from runtime.train.row_kernel import adam_rows, balanced_rows, momentum_rows, rowwise_adam_rows
 
 BETAS = (0.9, 0.95)
 EPS = 1e-10
@@ -43,8 +42,8 @@ class Gradients:
     vectors: Tensor  # (U, D) the rows as they were read
     values: Tensor  # (U, D) with respect to them; a step may overwrite them
 
-    def arrays(self) -> Iterator[NDArray[Any]]:
-        return (tensor.numpy() for tensor in (self.rows, self.vectors, self.values))
+    def arrays(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        return self.rows.numpy(), self.vectors.numpy(), self.values.numpy()
 
 
 class Rule(Protocol):
@@ -103,6 +102,40 @@ class AdamRows:
 
 
 @dataclass(slots=True)
+class LazyMomentum:
+    """A running mean of each row's gradients, with a gradient of 0 for steps that do not read the row.
+
+    What a row has missed since its last step is made up for when it is read next.
+    """
+
+    share: float  # that a step keeps of it
+    moment: Tensor  # (R, D) as the row's last step left it
+    last: Tensor  # (R,) int32, the number of that step, from 1; 0 for a row that was never read
+    steps: int | None = None  # that the table has taken; None until it takes one, since training may go on from a checkpoint
+
+    def next_step(self) -> int:
+        """The number of the step being taken: every step reads some row, so the newest `last` is that of the one before."""
+        self.steps = 1 + (int(self.last.max()) if self.steps is None else self.steps)
+        return self.steps
+
+    def ahead(self, gradients: Gradients) -> Tensor:
+        """(U, D) The mean of the gradients and their running mean, a step ahead (Nesterov)."""
+        if gradients.rows.is_cpu:
+            rows, _, values = gradients.arrays()
+            momentum_rows(self.moment.numpy(), self.last.numpy(), rows, values, self.share, self.next_step())
+            return gradients.values
+        return self.ahead_in_torch(gradients)
+
+    def ahead_in_torch(self, gradients: Gradients) -> Tensor:
+        rows, part, now = gradients.rows, gradients.values * (1 - self.share), self.next_step()
+        kept = self.share ** (now - self.last.index_select(0, rows))
+        moment = self.moment.index_select(0, rows) * kept[:, None] + part
+        self.moment.index_copy_(0, rows, moment)
+        self.last.index_fill_(0, rows, now)
+        return part + self.share * moment
+
+
+@dataclass(frozen=True, slots=True)
 class SinkhornRows:
     """Momentum, balanced over rows and columns (DeepSeek-V4.1), among the rows that a batch reads.
 
@@ -110,49 +143,39 @@ class SinkhornRows:
         11 times in turn: the rows of u divided by their norms, its columns by theirs
         W ← W − 0.18 · rate · sqrt(D) · u
 
-    The published rule does that to the whole table at every step. For an unread row g is 0, so m after k steps is μ^k times
-    what it was: that is made up for when the row is read next, and m is then what the published rule has. Left out is what else
-    it does to unread rows: it goes on moving them by the full distance, since balancing undoes the decay, until their momentum
-    is a thousandth of the mean; and they take part in the norms of the columns.
+    The published rule does that to the whole table at every step, with a gradient of 0 for unread rows. A row that is read has
+    the m that it has there. Left out is what that does to unread rows: it goes on moving them by the full distance, since
+    balancing undoes the decay of m, until their u is a thousandth of the mean; and they take part in the norms of the columns.
     """
 
-    moment: Tensor  # (R, D) m, as the row's last step left it
-    last: Tensor  # (R,) int32, the number of that step, from 1; 0 for a row that was never read
+    momentum: LazyMomentum | None  # None where μ is 0: u is the gradient
     updates: Tensor  # (R,) float32
-    momentum: float  # μ, V4.1's is 0.95
-    steps: int | None = None  # that the table has taken; None until it takes one, since training may go on from a checkpoint
 
     @classmethod
-    def new(cls, weight: Tensor, momentum: float) -> "SinkhornRows":
-        rows = len(weight)
-        return cls(torch.zeros_like(weight), weight.new_zeros(rows, dtype=torch.int32), weight.new_zeros(rows), momentum)
+    def new(cls, weight: Tensor, share: float) -> "SinkhornRows":
+        updates = weight.new_zeros(len(weight))
+        last = torch.zeros_like(updates, dtype=torch.int32)
+        return cls(LazyMomentum(share, torch.zeros_like(weight), last) if share else None, updates)
 
     def state(self) -> dict[str, Tensor]:
-        return {"moment": self.moment, "last": self.last, "updates": self.updates}
+        momentum = {"moment": self.momentum.moment, "last": self.momentum.last} if self.momentum else {}
+        return {**momentum, "updates": self.updates}
 
     def step(self, weight: Tensor, gradients: Gradients, rate: float) -> None:
         if not weight.is_cpu:
             self.step_in_torch(weight, gradients, rate)
             return
-        tables = (tensor.numpy() for tensor in (weight, *self.state().values()))
-        constants = self.momentum, self._next(), LEAST_NORM, DIVISIONS
-        sinkhorn_rows(*tables, *gradients.arrays(), BALANCED_RMS * rate, *constants)
+        directions = self.momentum.ahead(gradients) if self.momentum else gradients.values
+        rows, vectors, _ = gradients.arrays()
+        distance = BALANCED_RMS * rate * weight.shape[1] ** 0.5
+        tables = weight.numpy(), self.updates.numpy()
+        balanced_rows(*tables, rows, vectors, directions.numpy(), distance, LEAST_NORM, DIVISIONS)
 
     def step_in_torch(self, weight: Tensor, gradients: Gradients, rate: float) -> None:
-        rows, now = gradients.rows, self._next()
-        updates = self.updates.index_select(0, rows) + 1
-        last = self.last.index_select(0, rows)
-        part = gradients.values * (1 - self.momentum)
-        moment = self.moment.index_select(0, rows) * (self.momentum ** (now - last))[:, None] + part
-        direction = balanced(part + self.momentum * moment)
-        new = gradients.vectors.sub(direction, alpha=BALANCED_RMS * rate * weight.shape[1] ** 0.5)
-        for kept, value in ((weight, new), (self.moment, moment), (self.updates, updates), (self.last, last.fill_(now))):
-            kept.index_copy_(0, rows, value)
-
-    def _next(self) -> int:
-        """The number of the step being taken: every step reads some row, so the newest `last` is that of the one before."""
-        self.steps = 1 + (int(self.last.max()) if self.steps is None else self.steps)
-        return self.steps
+        directions = self.momentum.ahead_in_torch(gradients) if self.momentum else gradients.values
+        distance = BALANCED_RMS * rate * weight.shape[1] ** 0.5
+        weight.index_copy_(0, gradients.rows, gradients.vectors.sub(balanced(directions), alpha=distance))
+        self.updates.index_add_(0, gradients.rows, torch.ones_like(gradients.rows, dtype=torch.float32))
 
 
 def new_rule(weight: Tensor, rule: RowRule, momentum: float | None) -> Rule:
@@ -162,11 +185,11 @@ def new_rule(weight: Tensor, rule: RowRule, momentum: float | None) -> Rule:
     return AdamRows.new(weight, rule == "rowwise_adam", BETAS[0] if momentum is None else momentum)
 
 
-def balanced(momentum: Tensor) -> Tensor:
+def balanced(directions: Tensor) -> Tensor:
     """A matrix (U, D) whose rows have norm 1, and whose columns have equal norms as nearly as DIVISIONS divisions make them."""
-    norms = torch.linalg.vector_norm(momentum, dim=1, keepdim=True)
-    direction = torch.where(norms > LEAST_NORM * norms.mean(), momentum, 0)
+    norms = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    directions = torch.where(norms > LEAST_NORM * norms.mean(), directions, 0)
     for number in range(DIVISIONS):
         across = 1 - number % 2
-        direction = direction / (torch.linalg.vector_norm(direction, dim=across, keepdim=True) + DIVISION_EPS)
-    return direction
+        directions = directions / (torch.linalg.vector_norm(directions, dim=across, keepdim=True) + DIVISION_EPS)
+    return directions
