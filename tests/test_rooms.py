@@ -41,6 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime.placement": {"runtime.vectors"},
     "runtime": RUNTIME - {"runtime"},
     "runtime.train": RUNTIME,
+    "runtime.sweep": RUNTIME | {"runtime.train"},
     "runtime.serve": RUNTIME,
     "runtime.inspect": RUNTIME,
     "runtime.inspect.page": RUNTIME | {"runtime.inspect"},

@@ -1,12 +1,12 @@
 """SweepFolder: where a sweep keeps what it is made of, what it has found, and what it is about.
 
-    sweep.json         what the sweep is: continuing with anything else is refused
-    material/          the corpus, the vocabulary and the questions of all trainings (`material.py`)
-    arms/ARM.toml      the settings of each arm, as `engram train --config` reads them
-    step_time.json     how long a step of the first arm takes beside one without memory, where an arm asks for that
-    runs/ARM/seed-N/   a run, while it is trained
-    runs/ARM/seed-N.json   its result
-    report.json, report.png   the report
+sweep.json         what the sweep is: continuing with anything else is refused
+material/          the corpus, the vocabulary and the questions of all trainings (`material.py`)
+arms/ARM.toml      the settings of each arm, as `engram train --config` reads them
+step_time.json     how long a step of the first arm takes beside one without memory, where an arm asks for that
+runs/ARM/seed-N/   a run, while it is trained
+runs/ARM/seed-N.json   its result
+report.json, report.png   the report
 """
 
 import json

@@ -63,8 +63,8 @@ class Sweep:
         """Of every arm once: they hold a precision, and maybe a number of steps, that is measured."""
         first, *others = self.arms
         if not self.place.toml(first.name).exists():
-            precision = first.settings.precision or fast_precision(default_device())
-            self.place.write_settings(first.name, replace(first.settings, precision=precision))
+            fastest = first.settings.precision or fast_precision(default_device())
+            self.place.write_settings(first.name, replace(first.settings, precision=fastest))
         precision = self.place.settings(first.name).precision
         for arm in others:
             if not self.place.toml(arm.name).exists():
@@ -74,7 +74,9 @@ class Sweep:
     def _as_long_as_first(self, settings: Settings) -> Settings:
         """With as many steps, without memory, as fit into the time of the first arm's."""
         if not self.place.step_time_path.exists():
-            self._check(_process("step_time", self.place.folder, self.arms[0].name, log=self._log("step_time")).wait(), "step_time")
+            self._check(
+                _process("step_time", self.place.folder, self.arms[0].name, log=self._log("step_time")).wait(), "step_time"
+            )
         assert settings.recipe.steps
         steps = round(settings.recipe.steps * StepTime.load(self.place.step_time_path).ratio)
         return replace(settings, recipe=replace(settings.recipe, steps=steps))
