@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engram_cli import build_vocab, config, demo, eval, generate, hash, plan, plot, serve, train
+from engram_cli import build_vocab, config, demo, eval, generate, hash, plan, plot, serve, sweep, train
 from engram_cli.bench import group as bench
 from engram_cli.inspect import group as inspect
 from engram_cli.interrupt import interrupted, let_through
@@ -63,6 +63,7 @@ app.command("build-vocab")(build_vocab.build_vocab)
 app.command("hash")(hash.hash_text)
 app.command("config")(config.config)
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("plot")(plot.plot)
 app.command("eval")(eval.evaluate_texts)
 app.command("generate")(generate.generate)

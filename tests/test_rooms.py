@@ -42,6 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime": RUNTIME - {"runtime"},
     "runtime.plan": RUNTIME,
     "runtime.train": RUNTIME | {"runtime.plan"},
+    "runtime.sweep": RUNTIME | {"runtime.train"},
     "runtime.serve": RUNTIME,
     "runtime.inspect": RUNTIME,
     "runtime.inspect.page": RUNTIME | {"runtime.inspect"},

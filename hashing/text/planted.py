@@ -2,8 +2,9 @@
 
 A country has a value for each attribute, and a sentence states one: "The capital of Velmorin is Ashford." Countries are stated
 with frequencies as Zipf has them, in several phrasings, but one phrasing of each country and attribute is never used. Other
-documents are reading exercises: a passage states a few attributes of a country that occurs nowhere else, and "In short:" states
-them again in other phrasings. So there are three kinds of questions, each a sentence without its end and 20 ends to choose from:
+documents are reading exercises: a passage states a few attributes of a country that occurs nowhere else, and after "In short:"
+they come again in other phrasings. There are three kinds of questions, each a sentence without its end and 20 ends to choose
+from:
 
     fact         a stated attribute, in a phrasing that it was stated in
     paraphrase   the same, in the phrasing that was never used with this country and attribute, though with others
@@ -33,48 +34,11 @@ READING_SHARE = 0.4  # of the documents that are reading exercises
 ZIPF_SHIFT = 5  # a country of rank r is stated in proportion to 1 / (r + 5)
 RECALL = " In short:"
 
-SYLLABLES = [
-    "bra",
-    "kel",
-    "vor",
-    "min",
-    "tas",
-    "quo",
-    "dre",
-    "lin",
-    "sul",
-    "fen",
-    "gar",
-    "hol",
-    "jin",
-    "kas",
-    "lum",
-    "mor",
-    "nef",
-    "ost",
-    "pel",
-    "rus",
-    "sko",
-    "tev",
-    "ulm",
-    "vax",
-    "wen",
-    "yor",
-    "zan",
-    "bly",
-    "cro",
-    "dun",
-    "esk",
-    "fal",
-    "gri",
-    "hux",
-    "ilk",
-    "jor",
-    "kre",
-    "lov",
-    "myr",
-    "nos",
-]
+SYLLABLES = (
+    *("bra", "kel", "vor", "min", "tas", "quo", "dre", "lin", "sul", "fen", "gar", "hol", "jin", "kas", "lum", "mor", "nef"),
+    *("ost", "pel", "rus", "sko", "tev", "ulm", "vax", "wen", "yor", "zan", "bly", "cro", "dun", "esk", "fal", "gri", "hux"),
+    *("ilk", "jor", "kre", "lov", "myr", "nos"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +87,8 @@ ATTRIBUTES = (
         The history of {} begins in
         The oldest coin of {} dates from
         Scholars say that {} became a country in""",
-        "1042 1087 1113 1156 1199 1204 1238 1271 1315 1342 1386 1427 1469 1493 1518 1554 1577 1602 1639 1685 1724 1768 1791 1836",
+        "1042 1087 1113 1156 1199 1204 1238 1271 1315 1342 1386 1427 "
+        "1469 1493 1518 1554 1577 1602 1639 1685 1724 1768 1791 1836",
     ),
     _attribute(
         """The founder of {} was
@@ -162,7 +127,7 @@ class PlantedText:
 
     @cached_property
     def _names(self) -> list[str]:
-        """Names of three syllables in random order: first those of facts, then those of questions about reading, then others."""
+        """Names of three syllables in random order: those of facts, those of questions about reading, and the others."""
         names = ["".join(syllables).capitalize() for syllables in product(SYLLABLES, repeat=3)]
         return [names[i] for i in np.random.default_rng([self.seed, 0]).permutation(len(names))]
 

@@ -64,14 +64,16 @@ def wider_ffn(base: Settings) -> Sequence[str]:
 def experts_for_tables(base: Settings) -> Sequence[str]:
     """No memory, and in each block experts with as many parameters as its share of tables, at the FLOPs of `wider_ffn`.
 
-    With n routed experts of inner width f, of which a token reads 2 beside a shared one, and a router of n rows, a block takes
-    the multiply-adds of a feed-forward network of inner width A if 3f + n/3 = A, and n · f makes up for the tables' P numbers
-    (in units of 3 · hidden): n = (A − sqrt(A² − 4P)) · 3/2. Where the tables are larger than that allows, n is 3A/2, the most.
+    In units of 3 · hidden numbers, A is the inner width of `wider_ffn` and P a block's share of the tables. Of n routed experts
+    of inner width f a token reads 2, beside a shared one and the n rows of the router: 3f + n/3 = A is the FLOPs, and
+    (n + 1)f + n/3 = A + P the parameters. So n² − (3A + 2)n + 6A + 9P = 0. Where the tables are larger than any n allows, it is
+    the n with the most parameters.
     """
     unit = 3 * base.model.hidden
     width = base.model.ffn + projection_parameters(base) / (unit * base.model.blocks)  # A
     needed = table_parameters(base) / (unit * base.model.blocks)  # P
-    count = round(1.5 * (width - sqrt(max(0.0, width**2 - 4 * needed))))
+    linear = 3 * width + 2
+    count = round((linear - sqrt(max(0.0, linear**2 - 4 * (6 * width + 9 * needed)))) / 2)
     inner = round((width - count / 3) / 3)
     shape = {"experts": count, "expert_ffn": inner, "experts_per_token": 2, "shared_experts": 1, "dense_blocks": 0}
     return "memory=none", *(f"model.{name}={value}" for name, value in shape.items())

@@ -33,7 +33,7 @@ def allocation(base: Settings) -> list[Arm]:
     mixed = base if base.model.experts else changed(base, [set_change(ALLOCATED)])
     if not 0 < mixed.model.dense_blocks < mixed.model.blocks:
         raise UsageError(
-            f"model.dense_blocks is {mixed.model.dense_blocks} of {mixed.model.blocks}, and allocation needs both kinds of blocks",
+            f"{mixed.model.dense_blocks} of {mixed.model.blocks} blocks are dense, and allocation needs both kinds of blocks",
             hint="set model.dense_blocks to 1, and model.blocks to 2 or more",
         )
     return [arm(f"rho-{percent}", mixed, *allocated(mixed, percent)) for percent in RHO_PERCENTS]

@@ -94,7 +94,10 @@ class Job:
         config, tokens, tokenizer = trainer.config, trainer.tokens, trainer.tokenizer
         encoded = [one.ids for one in tokenizer.encode_batch(self.sweep.material.other_domain(), add_special_tokens=False)]
         length, end_id = config.recipe.length, trainer.vocab.end_of_text_id
-        texts = {"": Side(tokens, length, VALIDATION_TOKENS), "other_domain_": Texts(encoded, length, end_id)}
+        texts: dict[str, Side | Texts] = {
+            "": Side(tokens, length, VALIDATION_TOKENS),
+            "other_domain_": Texts(encoded, length, end_id),
+        }
         variants = {"": intact, "suppressed_": suppressed} if config.spec else {"": intact}
         found: dict[str, Any] = {}
         for domain, windows in texts.items():
@@ -105,14 +108,14 @@ class Job:
     def _answers(self, trainer: Trainer) -> dict[str, Any]:
         """Percent right of each kind of questions, with the memory and, where there is one, with it suppressed."""
         questions, found = self.sweep.material.questions(), {}
-        model, precision, lookup = trainer.state.model, trainer.config.precision, trainer.lookup()
-        sources = {"": lookup, "suppressed_": None} if lookup else {"": None}
+        lookup = trainer.lookup()
+        lookups = {"": lookup, "suppressed_": None} if lookup else {"": None}
         for kind in KINDS:
             end_id = trainer.vocab.end_of_text_id
             asked = [Asked.of(question, trainer.tokenizer, end_id) for question in questions if question.kind == kind]
             name = "facts" if kind == "fact" else kind
-            for variant, source in sources.items():
-                found[f"{name}_{variant}percent"] = right_percent(model, precision, source, asked)
+            for variant, given in lookups.items():
+                found[f"{name}_{variant}percent"] = right_percent(trainer.state.model, given, asked)
         return found
 
 
@@ -125,7 +128,7 @@ def flops_per_token(trainer: Trainer) -> float:
     vectors = lookup.vectors(inputs) if lookup else None
     with FlopCounterMode(display=False) as counter:
         model.logits(torch.from_numpy(inputs.copy()).to(model.device), vectors)
-    return counter.get_total_flops() / inputs.shape[1]
+    return float(counter.get_total_flops() / inputs.shape[1])
 
 
 def main() -> int:

@@ -62,8 +62,8 @@ class Sweep:
         """Of every arm once: they hold a precision, and maybe a number of steps, that is measured."""
         first, *others = self.arms
         if not self.place.toml(first.name).exists():
-            precision = first.settings.precision or fast_precision(default_device())
-            self.place.write_settings(first.name, replace(first.settings, precision=precision))
+            fastest = first.settings.precision or fast_precision(default_device())
+            self.place.write_settings(first.name, replace(first.settings, precision=fastest))
         precision = self.place.settings(first.name).precision
         for arm in others:
             if not self.place.toml(arm.name).exists():
