@@ -36,7 +36,7 @@ EXPONENT_BIAS = 127  # of a float32, whose exponent begins at bit 23
 
 
 def is_trained(hidden: Tensor) -> bool:
-    """Whether compiled passes take streams (B, T, M, D): float32 on a CPU, gradients wanted, and torch compiling none itself."""
+    """Whether compiled passes take streams (B, T, M, D): float32 on a CPU, with gradients, and torch compiling none itself."""
     wanted = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     return wanted and hidden.is_cpu and hidden.dtype == torch.float32
 
