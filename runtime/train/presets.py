@@ -12,12 +12,21 @@ from runtime.settings import MemorySettings, ModelSettings, Settings
 
 DEFAULT_PRESET = "tiny"
 
-# Trains in minutes on two cores. It is shallow: memory earns more per second there than depth does (docs/log.md).
+# Trains in minutes on two cores. It is shallow: memory earns more per second there than depth does, Muon more than AdamW, and
+# rows more without momentum (docs/log.md).
 TINY = Settings(
     "tiny",
     ModelSettings(hidden=128, blocks=2, heads=2, ffn=384, tied=False, rope_base=10_000.0),
     MemorySettings.named(NAMED_SPECS[DEFAULT_SPEC]),
-    Recipe(steps=2600, batch=16, length=128, learning_rate=4e-3),
+    Recipe(
+        steps=2600,
+        batch=16,
+        length=128,
+        learning_rate=4e-3,
+        optimizer="muon",
+        row_rule="rowwise_adam",
+        row_momentum=0.0,
+    ),
 )
 
 # Trains in seconds, for trying things out.
@@ -25,10 +34,14 @@ NANO = Settings(
     "nano",
     replace(TINY.model, hidden=64, ffn=128),
     replace(MemorySettings.named(NAMED_SPECS[DEFAULT_SPEC]), layers=(1,), rows_per_head=2_000, head_dim=8),
-    Recipe(steps=60, batch=4, length=64, learning_rate=3e-3, evaluations=2),
+    replace(TINY.recipe, steps=60, batch=4, length=64, learning_rate=3e-3, evaluations=2),
 )
 
-PRESETS = {settings.preset: settings for settings in (NANO, TINY)}
+# The paper's architecture at the size of tiny: a mixture of experts, and four residual streams with hyper-connections.
+TINY_MOE = replace(TINY, preset="tiny-moe", model=replace(TINY.model, experts=16, expert_ffn=128, qk_norm=True))
+TINY_STREAMS = replace(TINY, preset="tiny-streams", model=replace(TINY.model, streams=4, qk_norm=True))
+
+PRESETS = {settings.preset: settings for settings in (NANO, TINY, TINY_MOE, TINY_STREAMS)}
 
 
 def preset_settings(name: str) -> Settings:
