@@ -27,7 +27,7 @@ from runtime.sweep.other_domain import other_domain
 from runtime.tokens import Tokens, encode_corpus
 
 VOCABULARY = 2048  # tokens
-PLANTED_SHARE = 0.25  # of the training side's characters
+PLANTED_SHARE = 0.3  # of the training side's characters
 QUESTIONS = 300  # of each kind
 
 
