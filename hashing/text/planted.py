@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 Kind = Literal["fact", "paraphrase", "reading"]
 KINDS: tuple[Kind, ...] = ("fact", "paraphrase", "reading")
 
-COUNTRIES = 200  # that facts are stated of
+COUNTRIES = 100  # that facts are stated of
 READ_COUNTRIES = 400  # that only questions are about
 CHOICES = 20  # ends of a question, one of them right
-STATED_AT_ONCE = 6  # sentences of a document of facts
-READ_AT_ONCE = 3  # attributes in a passage
+STATED_AT_ONCE = 5  # sentences of a document of facts
+READ_AT_ONCE = 2  # attributes in a passage
 READING_SHARE = 0.4  # of the documents that are reading exercises
 ZIPF_SHIFT = 5  # a country of rank r is stated in proportion to 1 / (r + 5)
 RECALL = " In short:"

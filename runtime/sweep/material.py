@@ -28,7 +28,7 @@ from runtime.tokens import Tokens
 from runtime.tokens_writer import Progress, encoded_corpus, quiet
 
 VOCABULARY = 2048  # tokens
-PLANTED_SHARE = 0.25  # of the training side's characters
+PLANTED_SHARE = 0.3  # of the training side's characters
 QUESTIONS = 300  # of each kind
 
 
