@@ -42,7 +42,8 @@ def train_planted(folder: Path) -> Run:
     write_text(run.tokenizer_path, tokenizer.to_str())
     CanonicalVocab.from_tokenizer(tokenizer).save(run.vocab_path)
     config = preset("nano", run.vocab(), "float32", steps=STEPS)
-    config = replace(config, recipe=replace(config.recipe, evaluations=1, sample_tokens=0))
+    optimisers = {"optimizer": "adamw", "row_rule": "adam", "row_momentum": None}
+    config = replace(config, recipe=replace(config.recipe, evaluations=1, sample_tokens=0, **optimisers))
     for _ in Trainer.start(run, config, Corpus((corpus_path,))).steps():
         pass
     return run

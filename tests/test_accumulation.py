@@ -14,6 +14,7 @@ from runtime.train.trainer import Trainer
 from tests.runs import build_vocab
 
 STEPS = 4
+ADAM = ["recipe.optimizer=adamw", "recipe.row_rule=adam", "recipe.row_momentum=none"]  # which keep a mean of gradients
 SETS = [
     [],
     ["model.experts=4", "model.blocks=3", "model.expert_ffn=32", "recipe.balance_rate=0.02"],
@@ -23,7 +24,9 @@ SETS = [
 
 
 def started(run: Run, corpus_path: Path, sets: list[str], accumulate: int) -> Trainer:
-    config = chosen_settings(preset="nano", sets=[*sets, f"recipe.accumulate={accumulate}"]).resolve(run.vocab(), "float32")
+    config = chosen_settings(preset="nano", sets=[*ADAM, *sets, f"recipe.accumulate={accumulate}"]).resolve(
+        run.vocab(), "float32"
+    )
     trainer = Trainer.start(run, config, Corpus((corpus_path,)))
     trainer.close()
     return trainer

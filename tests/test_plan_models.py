@@ -1,5 +1,6 @@
 """What `engram plan` says of whole models: the paper's own counts, and those of real models, tables and checkpoints."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -15,14 +16,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engram_cli.output import byte_text
 from hashing.spec import HashSpec
+from hashing.text.corpus import Corpus
 from runtime.config import RowRule
 from runtime.model.language_model import LanguageModel
 from runtime.plan.configured import shape_of_config, shape_of_settings
 from runtime.plan.model_plan import ModelPlan
 from runtime.run import Run
 from runtime.settings import MemorySettings, Settings
+from runtime.train.choice import chosen_settings
 from runtime.train.presets import NANO
 from runtime.train.row_table import RowTable
+from runtime.train.trainer import Trainer
 from tests.commands import document, engram, refused
 from tests.modules import loaded_by
 from tests.vocabularies import raw_vocab
@@ -190,13 +194,18 @@ def test_of_v4_1_nothing_is_invented() -> None:
     assert engram("plan", "--preset", "deepseek-v4.1").stdout.count("–") > 5
 
 
-def test_a_run_s_bytes_are_those_on_the_drive(trained_run: Run) -> None:
-    found = document("plan", "--run", trained_run.folder)
+def test_a_run_s_bytes_are_those_on_the_drive(tmp_path: Path, vocab_run: Run, corpus_path: Path) -> None:
+    run = Run(shutil.copytree(vocab_run.folder, tmp_path / "run"))
+    adams = ["recipe.optimizer=adamw", "recipe.row_rule=adam", "recipe.row_momentum=none"]
+    config = chosen_settings(preset="nano", sets=adams, options={"recipe.steps": 30}).resolve(run.vocab(), "float32")
+    for _ in Trainer.start(run, config, Corpus((corpus_path,))).steps():
+        pass
+    found = document("plan", "--run", run.folder)
     assert set(DESIGN_KEYS) <= set(found)
-    folder = max(trained_run.train_folder.glob("step-*"))
+    folder = max(run.train_folder.glob("step-*"))
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert 0.99 < there / found["checkpoint_bytes"]["adam"] < 1.05
-    assert 1 < trained_run.model_path.stat().st_size / found["model_bytes"] < 1.05
+    assert 1 < run.model_path.stat().st_size / found["model_bytes"] < 1.05
 
 
 @pytest.mark.parametrize("rule", get_args(RowRule))
