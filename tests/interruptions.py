@@ -17,7 +17,9 @@ Kind = Literal["SIGKILL", "Ctrl-C"]
 
 
 def _touches(folder: Path, event: str, arguments: tuple[Any, ...]) -> bool:
-    return event in OPERATIONS and any(isinstance(a, str) and a.startswith(str(folder)) for a in arguments)
+    """Also what is removed with a folder, which is named within it."""
+    within = event in {"os.remove", "os.rmdir"} and arguments[1] != -1
+    return event in OPERATIONS and (within or any(isinstance(a, str) and a.startswith(str(folder)) for a in arguments))
 
 
 def interrupted(job: Callable[[], object], folder: Path, operation: int, kind: Kind) -> None:

@@ -80,3 +80,30 @@ def test_readers_find_one_checkpoint_or_the_next(tmp_path: Path, trained_run: Ru
         TrainedRun.load(Run(folder), torch.device("cpu"))
         assert checkpoints(folder / "train")
         shutil.rmtree(folder)
+
+
+def keep_fewer(run: Run) -> None:
+    Trainer.resume(run, kept=1).close()
+
+
+def test_a_checkpoint_that_is_half_removed_is_none(tmp_path: Path, trained_run: Run) -> None:
+    """Also where those after it are not whole, so that its tables would be looked for."""
+    many = Run(shutil.copytree(trained_run.folder, tmp_path / "many"))
+    trainer = Trainer.resume(many, steps=90, kept=3)
+    for _ in range(3):
+        trainer.state.step += 1
+        trainer._save(None, whole=False)
+    trainer.close()
+    assert [checkpoint.step for checkpoint in checkpoints(many.train_folder)] == [30, 31, 32, 33]
+    fresh = shutil.copytree(many.folder, tmp_path / "fresh")
+    count = operations(lambda: keep_fewer(Run(fresh)), fresh)
+    assert count > 2 * TRIED
+    for number in range(2 * TRIED):
+        folder = shutil.copytree(many.folder, tmp_path / str(number))
+        interrupted(partial(keep_fewer, Run(folder)), folder, 1 + number * count // (2 * TRIED), "SIGKILL")
+        assert TrainedRun.load(Run(folder), torch.device("cpu")).store is not None
+        again = Trainer.resume(Run(folder), kept=1)
+        assert again.state.step == 33
+        again.close()
+        assert [path.name for path in sorted((folder / "train").glob("step-*"))] == ["step-0000030", "step-0000033"]
+        shutil.rmtree(folder)

@@ -70,6 +70,7 @@ class Training:
         with engram_process(*self.arguments, stdout=subprocess.DEVNULL) as process:
             self._wait(process, last)
             time.sleep(chance.random() * LATEST_SEC)
+            assert process.poll() in (None, 0), "it ended by itself"
             process.kill()
         partial = [path.name for path in self.run.folder.rglob("*.partial")]
         return f"step {len(self.lines())}, with {', '.join(partial) or 'nothing'} half-written"
@@ -93,7 +94,7 @@ def killed_and_undisturbed(folder: Path, vocab_run: Run, corpus_path: Path, form
     for _ in range(kills):
         yield killed.kill(chance, max(2, steps // kills))
     found_losses, found = killed.finish()
-    assert not list(killed.run.folder.rglob("*.partial"))
+    assert not [path for path in killed.run.train_folder.iterdir() if path.suffix in {".partial", ".removed"}]
     assert found_losses == losses
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name], state[name]) for name in state)

@@ -47,7 +47,8 @@ from runtime.tensor_file import NO_SPEC, load_tensors, save_tensors
 from runtime.train.row_files import load_rows, save_rows
 from runtime.train.state import State
 
-LEFT_BY_KILLS = ("step-*.partial", "step-*.old-*")
+REMOVED = ".removed"  # ends the name of a checkpoint that is on its way out
+NO_CHECKPOINTS = (f"step-*{REMOVED}", "step-*.partial", "step-*.old-*")  # the last two were left by kills
 DIVERGED_HINT = "a training with a smaller recipe.learning_rate, or in float32, may not come to this"
 
 
@@ -148,7 +149,7 @@ def link(checkpoint: Checkpoint, folder: Path) -> None:
 def publish(run: Run, kept: int = 1) -> None:
     """Makes the newest whole checkpoint's model and tables the run's own, and removes checkpoints that are not to be kept.
 
-    What killed writers left half-written goes too: the caller is the run's one writer.
+    What killed writers left half-written or half-removed goes too: the caller is the run's one writer.
     """
     found = checkpoints(run.train_folder)
     whole = [checkpoint for checkpoint in found if checkpoint.is_whole][-1]
@@ -158,7 +159,7 @@ def publish(run: Run, kept: int = 1) -> None:
     with locked(run.folder, fcntl.LOCK_EX):
         for checkpoint in found[:-kept]:
             if checkpoint not in (whole, best_of(found)):
-                remove(checkpoint.folder)
-    for pattern in LEFT_BY_KILLS:
+                checkpoint.folder.rename(checkpoint.folder.with_suffix(REMOVED))  # what is half removed is no checkpoint
+    for pattern in NO_CHECKPOINTS:
         for left in run.train_folder.glob(pattern):
             remove(left)
