@@ -48,12 +48,15 @@ class Shard:
 def text_pieces(
     corpus: Corpus, tokenizer: Tokenizer, end_id: int, read: Callable[[int], None] = lambda _: None
 ) -> Iterator[Piece]:
-    """Every document of either side, `end_id` last; `read` is told how many bytes of text were taken up."""
+    """Every document of either side, `end_id` last; `read` is told of the bytes of its files as they are read."""
 
     def texts() -> Iterator[str]:
+        told = 0
         for document in corpus.documents():
-            read(len(document.text.encode("utf-8", "surrogatepass")))
+            read(corpus.reading.read_bytes - told)
+            told = corpus.reading.read_bytes
             yield document.text
+        read(corpus.reading.read_bytes - told)
 
     for ids in encode_documents(tokenizer, end_id, texts()):
         yield Piece(ids)
