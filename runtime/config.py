@@ -53,6 +53,8 @@ class Recipe:
     rows: Annotated[Rows, Setting("trained; frozen as they are drawn; or equal: frozen, all rows of a head the same")] = (
         "trained"
     )
+    compile: Annotated[bool, Setting("whether torch compiles the model, which takes a minute at first")] = False
+    float8_projection: Annotated[bool, Setting("whether the memory's projection is computed in FP8")] = False
 
     def __post_init__(self) -> None:
         check(self, "recipe")

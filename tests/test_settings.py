@@ -76,6 +76,8 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "recipe.balance_rate": ("0", 0.0),
     "recipe.sample_prompt": ("def f(x): # a=b\n", "def f(x): # a=b\n"),
     "recipe.sample_tokens": ("0", 0),
+    "recipe.compile": ("true", True),
+    "recipe.float8_projection": ("true", True),
     "recipe.optimizer": ("adamw", "adamw"),
     "recipe.row_rule": ("sinkhorn", "sinkhorn"),
     "recipe.row_momentum": ("0.5", 0.5),

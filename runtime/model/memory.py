@@ -22,6 +22,7 @@ from torch.nn import functional
 from hashing.base.errors import EngramError
 from runtime.model.cache import BlockCache
 from runtime.model.config import MemoryConfig
+from runtime.model.float8 import MULTIPLE, Float8Linear
 from runtime.model.memory_kernel import Form, Remembered, is_trained
 from runtime.model.points import Watched
 from runtime.model.step_kernel import is_step, remember
@@ -40,6 +41,7 @@ class EngramMemory(Watched):
         super().__init__(name)
         self.config, self.hidden, self.streams = config, hidden, streams
         self.projection = nn.Linear(config.width, (streams + 1) * hidden, bias=config.bias)
+        self.float8 = False  # whether training computes the projection in FP8
         self.key_norm = nn.Parameter(torch.ones(streams, hidden))
         self.query_norm = nn.Parameter(torch.ones(streams, hidden))
         if config.conv:
@@ -70,9 +72,22 @@ class EngramMemory(Watched):
 
     def _keys_and_value(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Keys (B, T, M, D) and value (B, T, 1, D)."""
-        projected = self.projection(vectors).unflatten(-1, (self.streams + 1, self.hidden))
+        projected = self._projected(vectors).unflatten(-1, (self.streams + 1, self.hidden))  # type: ignore[no-untyped-call]
         keys, value = projected.split([self.streams, 1], dim=2)
         return self.point("key", keys), self.point("value", value)
+
+    def _projected(self, vectors: Tensor) -> Tensor:
+        """Keys and value (B, T, (M + 1)·D)."""
+        if not (self.float8 and torch.is_grad_enabled()):
+            plain: Tensor = self.projection(vectors)
+            return plain
+        flat = vectors.flatten(0, 1)
+        padding = -len(flat) % MULTIPLE  # of the positions, which the gradient of the weight is summed up over
+        projected: Tensor = Float8Linear.apply(  # type: ignore[no-untyped-call]
+            functional.pad(flat, (0, 0, 0, padding)), self.projection.weight
+        )
+        projected = projected[: len(flat)].view(*vectors.shape[:2], -1)
+        return projected if self.projection.bias is None else projected + self.projection.bias
 
     def _score(self, hidden: Tensor, keys: Tensor) -> Tensor:
         """Scores (B, T, M, 1): how well each stream fits its key."""
@@ -119,7 +134,7 @@ class EngramMemory(Watched):
 
     def _trained(self, hidden: Tensor, vectors: Tensor) -> Tensor:
         """What `forward` gives, by the compiled forward and backward passes."""
-        projected = self.projection(vectors).unflatten(-1, (self.streams + 1, self.hidden))
+        projected = self._projected(vectors).unflatten(-1, (self.streams + 1, self.hidden))  # type: ignore[no-untyped-call]
         gain = self.query_norm * self.key_norm
         form = Form(self.config.gate == "signed_sqrt", self.eps, MIN_SCORE, self.config.dilation, CONV_EPS)
         conv = (self.conv_norm, self.conv.mT) if self.config.conv else (gain, gain[:, None][:, :0])

@@ -28,6 +28,7 @@ from runtime.tokens_writer import Progress, encoded_corpus, quiet
 from runtime.train.batches import Batches
 from runtime.train.checkpoint import DIVERGED_HINT, check_identity, link, load_checkpoint, newest, publish, save_checkpoint
 from runtime.train.feed import Batch, Feed
+from runtime.train.loss import trained_loss
 from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import backbone_optimizer
 from runtime.train.row_table import RowTable, RowTables
@@ -85,6 +86,7 @@ class Trainer:
         torch.manual_seed(self.recipe.seed)
         model = LanguageModel(config.model).to(self.device)
         self.state = State(model, backbone_optimizer(model, self.recipe), self._tables(config.spec) if config.spec else {})
+        self._loss = trained_loss(model, self.recipe)
         self.feed = Feed(self.batches, self.addressing, self.state.tables, self.device)
         self.last_validation: Validation | None = None
         self._trained_tokens, self._trained_sec = 0, 0.0
@@ -253,7 +255,8 @@ class Trainer:
     def _backward(self, part: Batch) -> float:
         """Adds a part's share to the gradients of the batch; the part's loss in nats per token."""
         with autocast(self.device, self.config.precision):
-            loss = self.state.model.loss(part.inputs, part.targets, lambda layer: part.leaves[layer].batch_vectors())
+            vectors = {layer: leaf.batch_vectors() for layer, leaf in part.leaves.items()}
+            loss = self._loss(part.inputs, part.targets, vectors)
         (loss / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
