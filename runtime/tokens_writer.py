@@ -89,7 +89,7 @@ class TokensWriter:
             lock = lock_partial(self._path, OWN)
             unless_entered.callback(os.close, lock)
             self.figures = self._found() or self._begun()
-            self._committed = self.figures.tokens
+            self._committed, self._uncommitted = self.figures.tokens, 0
             self._files = {name: unless_entered.enter_context((self._folder / name).open("ab")) for name in FILES}
             for name, size in self.figures.file_bytes().items():
                 self._files[name].truncate(size)
@@ -122,7 +122,8 @@ class TokensWriter:
         self.figures.add(document, len(ids))
         self._files[f"{document.side}.bin"].write(ids.astype("<i4", copy=False).tobytes())
         self._files[f"{document.side}.documents.bin"].write(self.figures.counts[document.side].to_bytes(8, "little"))
-        if self.figures.tokens - self._committed >= COMMIT_TOKENS:
+        self._uncommitted += len(ids)
+        if self._uncommitted >= COMMIT_TOKENS:
             self.commit()
 
     def commit(self) -> None:
@@ -131,7 +132,7 @@ class TokensWriter:
             file.flush()
             os.fsync(file.fileno())
         write_text(self._folder / WRITTEN, json.dumps({"stamp": self._stamp, **asdict(self.figures)}, sort_keys=True))
-        self._committed = self.figures.tokens
+        self._committed, self._uncommitted = self._committed + self._uncommitted, 0
 
     def place(self, folder: Path) -> Tokens:
         """Gives the files second names in a new folder, and says there what they hold.

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from hashing.base.cores import CORES
 
-BATCH_CHARS = 1 << 17  # of text, unless one document has more: a token takes 150 bytes while its batch is encoded
+BATCH_CHARS = 1 << 17  # of text, unless one document has more: a core keeps 200 bytes for each character of its batch
 AHEAD = 4  # batches for each core, encoded or waiting to be: what a core has to do while the ids wait for the drive
 
 Ids = NDArray[np.int32]
