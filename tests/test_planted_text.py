@@ -5,14 +5,16 @@ from collections import Counter
 
 import pytest
 
-from hashing.text.planted import ATTRIBUTES, CHOICES, COUNTRIES, KINDS, RECALL, PlantedText, Question
+from hashing.text.planted import ATTRIBUTES, CHOICES, COUNTRIES, KINDS, LETTER, SYLLABLES, PlantedText, Question
 from hashing.text.tokenizer import train_tokenizer
 from tests.corpora import MODULES
 
 CHARACTERS = 1_500_000
 TEXT = PlantedText(3)
 DOCUMENTS = list(TEXT.documents(CHARACTERS))
-SENTENCES = [f"{sentence}." for text in DOCUMENTS for sentence in text.replace(RECALL, "").removesuffix(".").split(". ")]
+SENTENCES = [f"{sentence}." for text in DOCUMENTS for sentence in text.removesuffix(".").split(". ")]
+
+NAME = re.compile(rf"({'|'.join(SYLLABLES).title()})({'|'.join(SYLLABLES)}){{2}}")
 
 
 def questions(kind: str) -> list[Question]:
@@ -40,7 +42,7 @@ def test_a_question_has_twenty_different_ends_of_one_attribute(kind: str) -> Non
     for question in asked:
         words = {end[1:-1] for end in question.ends}
         assert len(words) == len(question.ends) == CHOICES
-        assert any(words <= set(attribute.values) for attribute in ATTRIBUTES)
+        assert any(words <= set(attribute.values) for attribute in (*ATTRIBUTES, LETTER))
     assert min(Counter(question.right for question in asked).values()) > 0
 
 
@@ -53,13 +55,12 @@ def test_whoever_looks_facts_up_in_the_text_is_right() -> None:
 
 
 def test_a_paraphrase_is_in_no_document_though_its_words_are_with_other_countries() -> None:
-    names = set(TEXT.countries)
-    used = {re.sub("|".join(names), "{}", sentence.rpartition(" ")[0]) for sentence in SENTENCES}
+    used = {NAME.sub("{}", sentence.rpartition(" ")[0]) for sentence in SENTENCES}
     whole = "\n".join(DOCUMENTS)
     for question in questions("paraphrase"):
         assert question.prompt not in whole
-        assert re.sub("|".join(names), "{}", question.prompt) in used
-    assert used >= {phrasing for attribute in ATTRIBUTES for phrasing in attribute.phrasings}
+        assert NAME.sub("{}", question.prompt) in used
+    assert used == {phrasing for attribute in (*ATTRIBUTES, LETTER) for phrasing in attribute.phrasings}
 
 
 def test_facts_and_paraphrases_ask_for_the_same() -> None:
@@ -70,10 +71,11 @@ def test_facts_and_paraphrases_ask_for_the_same() -> None:
 def test_a_reading_question_has_its_answer_in_its_passage_and_its_country_in_no_document() -> None:
     whole = "\n".join(DOCUMENTS)
     for question in questions("reading"):
-        passage, _, asked = question.prompt.partition(RECALL)
-        assert [end for end in question.ends if end in passage] == [question.ends[question.right]]
+        passage, asked = question.prompt.rsplit(". ", 1)
+        assert [end for end in question.ends if end in f"{passage}."] == [question.ends[question.right]]
         (name,) = [name for name in TEXT.read_countries if f" {name}" in f" {asked}"]
-        assert name in passage
+        assert passage.count(name) == 4
+        assert asked.replace(name, "") not in passage.replace(name, "")
         assert name not in whole
     assert not set(TEXT.read_countries) & set(TEXT.countries)
 

@@ -5,45 +5,68 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engram_cli.sweep_plots import plot_sweep
-from runtime.sweep.arms import SWEEPS, arms_of
+from runtime.sweep.arms import ROWS, SWEEPS, arms_of
+from runtime.sweep.folder import SweepFolder
 from runtime.train.choice import chosen_settings
 from tests.commands import ROOT, engram
 from tests.sweeps import make_material
 
 PAGE = (ROOT / "docs" / "sweep.md").read_text()
-BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
-NO_LARGE_TABLES = "--set memory.head_dim=1"
+BLOCKS = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+SMALL = "--preset nano --seeds 1 --steps 3 --corpus notes.jsonl"
+FIGURES = {"steps": 3, "parameters": 9, "flops_per_token": 6.0, "seconds": 2.0, "bits_per_byte": 1.0, "other_domain_nats": 5.0}
+FIGURES |= {f"{kind}_{variant}percent": 5.0 for kind in ("facts", "paraphrase", "reading") for variant in ("", "suppressed_")}
 
 
-@pytest.mark.parametrize("block", BLOCK.findall(PAGE), ids=["controls", "rows"])
-def test_a_block_does_what_it_says(tmp_path: Path, corpus_path: Path, block: str) -> None:
+def run_block(block: str, folder: Path, **shorter: str) -> dict[str, Any]:
+    """Runs the block's command, with parts of it replaced by shorter ones, and gives the report that it leaves."""
     line, _, shown = block.removeprefix("$ ").partition("\n")
-    shutil.copy(corpus_path, tmp_path / "notes.txt.jsonl")
-    small = {"--seeds 5 --steps 1200": "--preset nano --seeds 1 --steps 3 --corpus notes.txt", "--seeds 2": "--seeds 1"}
-    for long, short in small.items():
+    for long, short in shorter.items():
         line = line.replace(long, short)
-    line = line.replace("--steps 200", f"--steps 3 {NO_LARGE_TABLES}").replace("notes.txt", "notes.txt.jsonl")
-    out = tmp_path / (re.findall(r"--out (\S+)", line) or [f"sweeps/{line.split()[2]}"])[0]
-    out.mkdir(parents=True)
-    make_material(out / "material", corpus_path)
-    done = engram(*shlex.split(line)[1:], "--other-domain", "notes.txt.jsonl", cwd=tmp_path)
+    words = [*shlex.split(line)[1:], "--other-domain", "notes.jsonl"]
+    done = engram(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     for expected in shown.splitlines():
-        assert re.search(re.sub(r"(\\ )+", r"\\s+", re.escape(expected)).replace("…", ".*"), done.stdout), (
-            expected,
-            done.stdout,
-        )
-    report = json.loads((out / "report.json").read_text())
-    assert report["command"].startswith(" ".join(line.split()[:3]))
+        pattern = re.sub(r"(\\ )+", r"\\s+", re.escape(expected)).replace("…", ".*")
+        assert re.search(pattern, done.stdout), (expected, done.stdout)
+    (out,) = (folder / "sweeps").iterdir()
+    report = dict(json.loads((out / "report.json").read_text()))
+    assert json.loads(engram(*words, "--json", cwd=folder).stdout) == report
+    assert sorted(shlex.split(report["command"])) == sorted(["engram", *words])
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
-    assert not list(out.glob("runs/*/seed-0/"))  # no model is kept
     assert all((out / "arms" / f"{arm['name']}.toml").exists() for arm in report["arms"])
-    again = engram(*shlex.split(line)[1:], "--other-domain", "notes.txt.jsonl", "--json", cwd=tmp_path)
-    assert {**json.loads(again.stdout), "command": ""} == {**report, "command": ""}
+    return report
+
+
+def prepare(folder: Path, corpus_path: Path, name: str) -> Path:
+    shutil.copy(corpus_path, folder / "notes.jsonl")
+    out = folder / "sweeps" / name
+    out.mkdir(parents=True)
+    make_material(out / "material", corpus_path)
+    return out
+
+
+def test_the_first_block_trains_every_arm(tmp_path: Path, corpus_path: Path) -> None:
+    out = prepare(tmp_path, corpus_path, "controls")
+    report = run_block(BLOCKS[0], tmp_path, **{"--seeds 5 --steps 1200": SMALL})
+    assert [arm["steps"] for arm in report["arms"] if arm["name"] != "none-equal-time"] == [3] * 6
+    assert not list(out.glob("runs/*/seed-0/"))  # no model is kept
+
+
+def test_the_second_block_reports_a_slope(tmp_path: Path, corpus_path: Path) -> None:
+    """Of trainings that are said to be done: the slope is theirs."""
+    out = prepare(tmp_path, corpus_path, "mine")
+    for seed in range(2):
+        for number, rows in enumerate([0, *ROWS]):
+            found = {**FIGURES, "seed": seed, "nats": 4.0 - 0.01 * number + 0.1 * seed, "table_parameters": rows}
+            SweepFolder(out).write_result(f"rows-{rows}" if rows else "none", seed, found)
+    report = run_block(BLOCKS[1], tmp_path, **{"notes.txt": "notes.jsonl"})
+    assert report["slope"]["nats_per_doubling"] == pytest.approx(-0.005, abs=1e-3)
 
 
 def test_the_page_names_every_sweep_and_what_exists_alone() -> None:

@@ -2,13 +2,13 @@
 
 A country has a value for each attribute, and a sentence states one: "The capital of Velmorin is Ashford." Countries are stated
 with frequencies as Zipf has them, in several phrasings, but one phrasing of each country and attribute is never used. Other
-documents are reading exercises: a passage states a few attributes of a country that occurs nowhere else, and after "In short:"
-they come again in other phrasings. There are three kinds of questions, each a sentence without its end and 20 ends to choose
-from:
+documents are reading exercises: each gives a country that occurs nowhere else a letter, and says so in five ways one after
+another. A letter is one token to most tokenizers, so that a small model can learn to find it. There are three kinds of
+questions, each a sentence without its end and 20 ends to choose from:
 
     fact         a stated attribute, in a phrasing that it was stated in
     paraphrase   the same, in the phrasing that was never used with this country and attribute, though with others
-    reading      an attribute of a country that is in no document, which the question's own passage states
+    reading      the letter of a country that is in no document, after four sentences that say it
 
 Names are of syllables, so that no tokenizer that has not seen them has one for a token. Everything follows from the seed.
 """
@@ -29,10 +29,8 @@ COUNTRIES = 100  # that facts are stated of
 READ_COUNTRIES = 400  # that only questions are about
 CHOICES = 20  # ends of a question, one of them right
 STATED_AT_ONCE = 5  # sentences of a document of facts
-READ_AT_ONCE = 2  # attributes in a passage
 READING_SHARE = 0.4  # of the documents that are reading exercises
 ZIPF_SHIFT = 5  # a country of rank r is stated in proportion to 1 / (r + 5)
-RECALL = " In short:"
 
 SYLLABLES = (
     *("bra", "kel", "vor", "min", "tas", "quo", "dre", "lin", "sul", "fen", "gar", "hol", "jin", "kas", "lum", "mor", "nef"),
@@ -110,6 +108,15 @@ ATTRIBUTES = (
     ),
 )
 
+LETTER = _attribute(
+    """The letter of {} is
+        Ships from {} carry
+        In {} doors are marked
+        Coins from {} show
+        The people of {} write first""",
+    "A B C D E F G H J K L M N O P R S T U V W X Y Z",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -160,23 +167,22 @@ class PlantedText:
             yield text
 
     def _stated(self, random: np.random.Generator, shares: NDArray[np.float64]) -> str:
-        countries = np.searchsorted(shares, random.random(STATED_AT_ONCE))
-        return " ".join(self._fact(random, int(country), int(random.integers(len(ATTRIBUTES)))) for country in countries)
+        countries = np.searchsorted(shares, random.random(STATED_AT_ONCE)).tolist()
+        return " ".join(self._fact(random, country, int(random.integers(len(ATTRIBUTES)))) for country in countries)
 
     def _fact(self, random: np.random.Generator, country: int, attribute: int) -> str:
-        prompt, value = self._stated_prompt(random, country, attribute), self._facts[0][country][attribute]
-        return f"{prompt}{_end(attribute, value)}"
+        phrasing = self._used_phrasing(random, country, attribute)
+        return _sentence(ATTRIBUTES[attribute], phrasing, self.countries[country], self._facts[0][country][attribute])
 
-    def _stated_prompt(self, random: np.random.Generator, country: int, attribute: int) -> str:
-        """The fact in any phrasing but the one that is kept."""
-        kept = self._facts[1][country][attribute]
-        return _prompt(attribute, _other(random, len(ATTRIBUTES[attribute].phrasings), kept), self.countries[country])
+    def _used_phrasing(self, random: np.random.Generator, country: int, attribute: int) -> int:
+        """Any but the one that is kept."""
+        count = len(ATTRIBUTES[attribute].phrasings)
+        return int(self._facts[1][country][attribute] + 1 + random.integers(count - 1)) % count
 
     def _exercise(self, random: np.random.Generator) -> str:
         name = self._names[int(random.integers(COUNTRIES + READ_COUNTRIES, len(self._names)))]
-        passage, recalled = _passage(random, name)
-        again = (f"{prompt}{_end(attribute, value)}" for attribute, value, prompt in recalled)
-        return f"{passage}{RECALL} {' '.join(again)}"
+        letter, phrasings = _letter(random)
+        return " ".join(_sentence(LETTER, phrasing, name, letter) for phrasing in phrasings)
 
     def questions(self, kind: Kind, count: int) -> list[Question]:
         """So many questions of a kind; facts and paraphrases ask for the same countries and attributes.
@@ -191,44 +197,28 @@ class PlantedText:
 
     def _about(self, random: np.random.Generator, kind: Kind, country: int, attribute: int) -> Question:
         value, kept = (part[country][attribute] for part in self._facts)
-        if kind == "fact":
-            prompt = self._stated_prompt(random, country, attribute)
-        else:
-            prompt = _prompt(attribute, kept, self.countries[country])
-        return _question(random, kind, prompt, attribute, value)
+        phrasing = kept if kind == "paraphrase" else self._used_phrasing(random, country, attribute)
+        prompt = ATTRIBUTES[attribute].phrasings[phrasing].format(self.countries[country])
+        return _question(random, kind, prompt, ATTRIBUTES[attribute], value)
 
     def _reading(self, random: np.random.Generator, name: str) -> Question:
-        passage, ((attribute, value, prompt), *_) = _passage(random, name)
-        return _question(random, "reading", f"{passage}{RECALL} {prompt}", attribute, value)
+        letter, (last, *phrasings) = _letter(random)
+        said = [_sentence(LETTER, phrasing, name, letter) for phrasing in phrasings]
+        return _question(random, "reading", " ".join([*said, LETTER.phrasings[last].format(name)]), LETTER, letter)
 
 
-def _passage(random: np.random.Generator, name: str) -> tuple[str, list[tuple[int, int, str]]]:
-    """Sentences about a country, and in another order the attribute, the value and another phrasing of each."""
-    sentences, recalled = [], []
-    for attribute in random.permutation(len(ATTRIBUTES))[:READ_AT_ONCE].tolist():
-        phrasings, values = len(ATTRIBUTES[attribute].phrasings), len(ATTRIBUTES[attribute].values)
-        first, value = int(random.integers(phrasings)), int(random.integers(values))
-        sentences.append(f"{_prompt(attribute, first, name)}{_end(attribute, value)}")
-        recalled.append((attribute, value, _prompt(attribute, _other(random, phrasings, first), name)))
-    return " ".join(sentences), [recalled[i] for i in random.permutation(READ_AT_ONCE)]
+def _letter(random: np.random.Generator) -> tuple[int, list[int]]:
+    """The number of a letter, and those of all phrasings in any order."""
+    return int(random.integers(len(LETTER.values))), random.permutation(len(LETTER.phrasings)).tolist()
 
 
-def _question(random: np.random.Generator, kind: Kind, prompt: str, attribute: int, value: int) -> Question:
+def _question(random: np.random.Generator, kind: Kind, prompt: str, attribute: Attribute, value: int) -> Question:
     """With the value and other values of its attribute in random order."""
-    others = [number for number in range(len(ATTRIBUTES[attribute].values)) if number != value]
+    others = [number for number in range(len(attribute.values)) if number != value]
     chosen = [value, *random.permutation(others)[: CHOICES - 1].tolist()]
     order = random.permutation(CHOICES).tolist()
-    return Question(kind, prompt, tuple(_end(attribute, chosen[i]) for i in order), order.index(0))
+    return Question(kind, prompt, tuple(f" {attribute.values[chosen[i]]}." for i in order), order.index(0))
 
 
-def _prompt(attribute: int, phrasing: int, name: str) -> str:
-    return ATTRIBUTES[attribute].phrasings[phrasing].format(name)
-
-
-def _end(attribute: int, value: int) -> str:
-    return f" {ATTRIBUTES[attribute].values[value]}."
-
-
-def _other(random: np.random.Generator, count: int, number: int) -> int:
-    """A number below `count` other than a given one."""
-    return int(number + 1 + random.integers(count - 1)) % count
+def _sentence(attribute: Attribute, phrasing: int, name: str, value: int) -> str:
+    return f"{attribute.phrasings[phrasing].format(name)} {attribute.values[value]}."

@@ -91,13 +91,20 @@ def ablation(base: Settings) -> list[Arm]:
 
 
 def optimiser(base: Settings) -> list[Arm]:
-    """Every optimiser of the backbone with every rule for rows."""
+    """Every optimiser of the backbone with every rule for rows: each with its own momentum, row-wise Adam with none too."""
     memory_of(base)
-    rules = ("adam", "rowwise_adam", "sinkhorn")
+    rules = {"adam": ("adam", "none"), "rowwise": ("rowwise_adam", "none"), "rowwise-0": ("rowwise_adam", "0")}
+    rules["sinkhorn"] = ("sinkhorn", "none")
     return [
-        arm(f"{matrices}-{rule.replace('_', '-')}", base, f"recipe.optimizer={matrices}", f"recipe.row_rule={rule}")
-        for matrices in ("adamw", "muon")
-        for rule in rules
+        arm(
+            f"{maps}-{name}",
+            base,
+            f"recipe.optimizer={maps}",
+            f"recipe.row_rule={rule}",
+            f"recipe.row_momentum={momentum}",
+        )
+        for maps in ("adamw", "muon")
+        for name, (rule, momentum) in rules.items()
     ]
 
 
