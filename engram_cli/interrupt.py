@@ -21,10 +21,12 @@ class CommandTerminatedError(CommandInterruptedError):
     exit_code = 143
 
 
-def interrupted(by: KeyboardInterrupt) -> CommandInterruptedError:
-    """The error of a command of which nothing stays."""
+def interrupted(
+    by: KeyboardInterrupt, message: str = "interrupted; nothing half-written was left behind", hint: str = ""
+) -> CommandInterruptedError:
+    """The error of a command that was; without a message, of one of which nothing stays."""
     kind = CommandTerminatedError if isinstance(by, Terminated) else CommandInterruptedError
-    return kind("interrupted; nothing half-written was left behind")
+    return kind(message, hint=hint)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -52,9 +54,8 @@ def resumable(out: Path) -> Iterator[None]:
         kept = partial_path(out)
         if not kept.exists():
             raise
-        raise CommandInterruptedError(
-            f"interrupted; what was written so far is in {kept}", hint="the same command goes on from there"
-        ) from e
+        message = f"interrupted; what was written so far is in {kept}"
+        raise interrupted(e, message, hint="the same command goes on from there") from e
 
 
 @contextmanager

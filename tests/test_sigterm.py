@@ -59,7 +59,7 @@ def test_while_the_corpus_is_encoded_it_leaves_the_run_as_it_was(own: Run, tmp_p
         (many / f"{number}.txt").write_text(f"{number} bottles of milk on the wall. " * 2000)
     arguments = ("train", "--preset", "nano", "--corpus", many, "--force", "--run", own.folder)
     with engram_process(*arguments, stdout=subprocess.DEVNULL) as process:
-        encoding = own.folder / "next.partial"
+        encoding = own.folder / "tokens.partial"
         while not encoding.exists():
             assert process.poll() is None
         process.terminate()
