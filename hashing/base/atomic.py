@@ -143,7 +143,10 @@ def refuse_foreign(place: Path, own: Collection[str]) -> None:
     """Raises EngramError when there is something at `place` that is no folder of files and folders with `own` names."""
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise EngramError(f"{place} is in the way: it is no folder", hint="move it, or name another place")
-    if foreign := sorted(entry.name for entry in place.glob("*") if entry.name not in own):
+    found: list[str] = []
+    with suppress(FileNotFoundError):  # a folder that its writer takes away meanwhile holds nothing
+        found = [entry.name for entry in place.glob("*")]
+    if foreign := sorted(name for name in found if name not in own):
         raise EngramError(
             f"{place} holds {foreign[0]}, which is not replaced by what is to be written", hint="name another place"
         )
