@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from hashing.vocab import CanonicalVocab
     from runtime.config import RunConfig
 
-PresetName: TypeAlias = Annotated[str, typer.Option("--preset", help="What to begin from: nano or tiny. Default: tiny.")]
+PresetName: TypeAlias = Annotated[
+    str, typer.Option("--preset", help="What to begin from: nano, tiny, tiny-moe or tiny-streams. Default: tiny.")
+]
 ConfigFile: TypeAlias = Annotated[
     Path | None, typer.Option("--config", help="A TOML file that changes the preset, as engram config prints them.")
 ]

@@ -44,7 +44,7 @@ def demo(
     Example: engram demo --steps 50 --run runs/quick
     """
     length = _length(steps, minutes)
-    with ExitStack() as place:
+    with _interruptible(), ExitStack() as place:
         show = Demo.begin(place, run, length, force)
         show.train()
         generated, answered = show.use()
@@ -61,6 +61,18 @@ def _length(steps: int | None, minutes: float | None) -> dict[str, Any]:
     if minutes is not None and not 0 < minutes < math.inf:
         raise UsageError(f"--minutes is {minutes:g}, expected above 0", hint=f"as in --minutes {MINUTES}")
     return {"minutes": minutes or MINUTES} if steps is None else {"steps": steps}
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within the block Ctrl-C says that the demo can be gone on with."""
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        from engram_cli.interrupt import interrupted
+
+        hint = "the same command goes on from there, or with --force begins again"
+        raise interrupted(e, "the demo was interrupted", hint) from e
 
 
 @dataclass(slots=True)
@@ -198,15 +210,16 @@ def together(commands: dict[str, Command]) -> dict[str, dict[str, Any]]:
 
     Whatever slows the machine down meanwhile slows all of them. What the first one says on its way goes to the terminal, what
     the others say is shown if they fail. Ctrl-C reaches the commands too, which save what they have; a second one ends them.
+    Raises KeyboardInterrupt when they have ended.
     """
-    from engram_cli.interrupt import CommandInterruptedError, interrupt_asked
+    from engram_cli.interrupt import interrupt_asked
     from hashing.base.cores import CORES
 
-    for command in commands.values():
-        print(f"\n$ {command}" if len(commands) == 1 else f"$ {command} &", file=sys.stderr, flush=True)
     threads = max(1, CORES // max(1, len(commands)))
     said: dict[str, dict[str, Any]] = {}
     with ExitStack() as opened, interrupt_asked() as asked:
+        for command in commands.values():
+            print(f"\n$ {command}" if len(commands) == 1 else f"$ {command} &", file=sys.stderr, flush=True)
         spools = [None, *(opened.enter_context(TemporaryFile("w+")) for _ in list(commands)[1:])]
         started = [
             opened.enter_context(command.start(threads, stderr=spool))
@@ -221,9 +234,7 @@ def together(commands: dict[str, Command]) -> dict[str, dict[str, Any]]:
                 said[name] = dict(json.loads(output))
         codes = [process.returncode for process in started]
     if asked():
-        raise CommandInterruptedError(
-            "the demo was interrupted", hint="the same command goes on from there, or with --force begins again"
-        )
+        raise KeyboardInterrupt
     if failed := max((128 - code if code < 0 else code for code in codes), default=0):  # as shells tell of a signal
         raise typer.Exit(failed)
     return said

@@ -53,11 +53,11 @@ class Peer:
 
     def __init__(self, run: Run, config: RunConfig, sparse: bool) -> None:
         assert config.spec is not None
-        self.trainer, self.addressing = trainer(run, without_memory(config)), Addressing(run.vocab(), config.spec)
-        own = trainer(run, with_rows(config, run, 2))  # for its model, of which rows are no part
-        self.model, self.optimizer, self.config = own.state.model, own.state.optimizer, config
+        self.trainer = trainer(run, with_rows(config, run, 2))  # for its model, of which rows are no part
+        self.model, self.optimizer = self.trainer.state.model, self.trainer.state.optimizer
+        self.addressing = Addressing(run.vocab(), config.spec)
         self.tables = {
-            layer: nn.Embedding(config.spec.rows(layer), config.head_dim, sparse=sparse).to(own.device)
+            layer: nn.Embedding(config.spec.rows(layer), config.head_dim, sparse=sparse).to(self.trainer.device)
             for layer in config.spec.layers
         }
         weights = [table.weight for table in self.tables.values()]
@@ -72,7 +72,7 @@ class Peer:
         inputs, targets = self.trainer.batches.at(self.step)
         rows = self.addressing.addresses(inputs).rows
         device = self.trainer.device
-        with autocast(device, self.config.precision):
+        with autocast(device, self.trainer.config.precision):
             loss = self.model.loss(
                 torch.from_numpy(inputs.copy()).to(device),
                 torch.from_numpy(targets.copy()).to(device),
