@@ -35,15 +35,16 @@ class Experts(nn.Module):
         order = chosen.flatten().argsort(stable=True)
         counts = chosen.flatten().bincount(minlength=len(self.gate_up)).tolist()
         tokens = order // chosen.shape[1]
-        outputs = [
-            self._expert(number, part) for number, part in enumerate(torch.split(x[tokens], counts)) if len(part)
-        ]  # an expert without tokens has no gradient
+        matrices = zip(self.gate_up.unbind(), self.down.unbind(), strict=True)  # backward joins their gradients once
+        parts = torch.split(x[tokens], counts)
+        outputs = [self._expert(*own, part) for own, part in zip(matrices, parts, strict=True) if len(part)]
         weighted = torch.cat(outputs) * weights.flatten()[order].unsqueeze(-1).to(x.dtype)
         return torch.zeros_like(x, dtype=weighted.dtype).index_add(0, tokens, weighted)
 
-    def _expert(self, number: int, x: Tensor) -> Tensor:
-        gate, up = functional.linear(x, self.gate_up[number]).chunk(2, dim=-1)
-        return functional.linear(functional.silu(gate) * up, self.down[number])
+    @staticmethod
+    def _expert(gate_up: Tensor, down: Tensor, x: Tensor) -> Tensor:
+        gate, up = functional.linear(x, gate_up).chunk(2, dim=-1)
+        return functional.linear(functional.silu(gate) * up, down)
 
 
 class MixtureOfExperts(nn.Module):
