@@ -17,6 +17,7 @@ from runtime.model.experts import MixtureOfExperts
 from runtime.model.language_model import LanguageModel
 from runtime.model.streams import StreamHead, StreamSite, balanced
 from runtime.train.optimisers import backbone_optimizer, parameter_groups
+from tests.batches import in_pieces
 
 GOLDEN = Path(__file__).parent / "golden"
 PLAIN = ModelConfig(vocab_size=31, hidden=16, blocks=3, heads=4, ffn=24, memory=MemoryConfig((1,), width=8, dilation=2))
@@ -180,12 +181,11 @@ def test_decoding_in_pieces_gives_what_the_whole_sequence_does(form: str) -> Non
     model, ids = drawn(FORMS[form]).eval(), torch.arange(22).view(2, 11)
     vectors = vectors_of(FORMS[form], 11)
     whole = model.logits(ids, lambda _: vectors)
-    cache, pieces, begin = model.new_cache(), [], 0
-    for length in (4, 1, 1, 3, 1, 1):
-        piece = slice(begin, begin + length)
-        part = vectors[:, piece].contiguous()
-        pieces.append(model.head(model(ids[:, piece], lambda _, part=part: part, cache)))
-        begin += length
+    pieces = []
+    for batch, piece in in_pieces(model.config, 2, (4, 1, 1, 3, 1, 1)):
+        part = vectors[:, piece].reshape(1, -1, vectors.shape[-1])
+        logits = model.head(model(ids[:, piece].reshape(1, -1), lambda _, part=part: part, batch))
+        pieces.append(logits.view(2, -1, logits.shape[-1]))
     torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=2e-5, rtol=1e-4)
 
 

@@ -6,29 +6,14 @@ import torch
 from torch import Tensor
 
 from hashing.text.planted import KINDS, PlantedText
-from runtime.lookup import Addressing, Lookup
-from runtime.model.language_model import LanguageModel
 from runtime.run import Run
 from runtime.sweep.cloze import Asked, end_scores, right_percent
-from runtime.train.choice import chosen_settings
-from runtime.train.row_table import RowTable, RowTables
+from tests.untrained import untrained
 
 
 def asked(run: Run, kind: str, count: int) -> list[Asked]:
     questions, tokenizer = PlantedText(0).questions(kind, count), run.tokenizer()  # type: ignore[arg-type]
     return [Asked.of(question, tokenizer, run.vocab().end_of_text_id) for question in questions]
-
-
-def untrained(run: Run, *sets: str) -> tuple[LanguageModel, Lookup | None]:
-    vocab = run.vocab()
-    config = chosen_settings(preset="nano", sets=sets).resolve(vocab, "float32")
-    torch.manual_seed(1)
-    model = LanguageModel(config.model)
-    if config.spec is None:
-        return model, None
-    cpu = torch.device("cpu")
-    tables = {layer: RowTable.create(config.spec.rows(layer), config.head_dim, 1.0, layer, cpu) for layer in config.spec.layers}
-    return model, Lookup(Addressing(vocab, config.spec), RowTables(tables))
 
 
 @pytest.mark.parametrize("sets", [[], ["memory=none"], ["model.streams=2", "memory.gate=none"], ["memory.conv=false"]], ids=str)

@@ -7,10 +7,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from runtime.model.cache import BlockCache
-from runtime.model.config import MemoryConfig
+from runtime.model.config import MemoryConfig, ModelConfig
 from runtime.model.memory import EngramMemory
 from runtime.model.points import watching
+from tests.batches import in_pieces
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -64,10 +64,12 @@ def test_a_sequence_in_two_pieces_gives_what_the_whole_gives(split: int) -> None
     torch.manual_seed(0)
     module = EngramMemory(MemoryConfig((0,), width=6, dilation=3, conv_zero_init=False), hidden=8, streams=2)
     hidden, vectors = torch.randn(2, 13, 2, 8), torch.randn(2, 13, 6)
-    whole, cache = module(hidden, vectors), BlockCache()
-    first = module(hidden[:, :split], vectors[:, :split], cache)
-    second = module(hidden[:, split:], vectors[:, split:], cache)
-    torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
+    shapes = ModelConfig(1, hidden=8, blocks=1, heads=1, ffn=1, memory=module.config, streams=2)
+    pieces = [
+        module(*(x[:, piece].flatten(0, 1)[None] for x in (hidden, vectors)), batch.block(0)).view(2, -1, 2, 8)
+        for batch, piece in in_pieces(shapes, 2, (split, 13 - split))
+    ]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), module(hidden, vectors))
 
 
 def seen(module: EngramMemory, hidden: torch.Tensor, vectors: torch.Tensor) -> dict[str, torch.Tensor]:

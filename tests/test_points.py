@@ -8,6 +8,7 @@ from hashing.base.errors import EngramError
 from runtime.model.config import MemoryConfig, ModelConfig
 from runtime.model.language_model import LanguageModel
 from runtime.model.points import watching
+from tests.batches import in_pieces
 
 MEMORY = ("e", "key", "value", "score", "gate", "conv", "out")
 TOKENS = torch.tensor([[5, 3, 8, 1, 1, 2]])
@@ -71,11 +72,11 @@ def test_a_replacement_of_another_shape_names_the_point_and_nothing_stays(model:
 @torch.no_grad()
 def test_decoding_is_watched_too(model: LanguageModel, vectors: Tensor) -> None:
     """One position at a time, where an unwatched memory is computed by a compiled kernel."""
-    cache, gates = model.new_cache(), []
+    gates: list[Tensor] = []
     watch = lambda name, value: gates.append(value) if name.endswith("gate") else None  # noqa: E731
-    for t in range(TOKENS.shape[1]):
+    for batch, here in in_pieces(model.config, 1, [1] * TOKENS.shape[1]):
         with watching(model, watch):
-            model(TOKENS[:, t : t + 1], lambda _, t=t: vectors[:, t : t + 1], cache)
+            model(TOKENS[:, here], lambda _, here=here: vectors[:, here], batch)
     assert len(gates) == TOKENS.shape[1]
 
 

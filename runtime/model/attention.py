@@ -1,12 +1,14 @@
 """Causal attention with rotary positions, in which several heads may share their keys and values (grouped queries)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime.model.cache import BlockCache
 from runtime.model.config import ModelConfig
-from runtime.model.step_kernel import is_step, rotate_and_keep
+from runtime.model.pages import BlockBatch
+from runtime.model.step_kernel import attend, is_decoded
 
 QK_EPS = 1e-6
 FIRST_POSITIONS = 512  # that the rotations are computed for at first
@@ -40,11 +42,11 @@ class Rotary(nn.Module):
         cos, sin = angles.cos(), angles.sin()
         return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
-    def rotated(self, x: Tensor, first: int) -> Tensor:
-        """x (B, T, heads, head_dim) rotated; its first position is number `first`."""
-        length = x.shape[1]
-        cos, sin = (table[first : first + length, None].to(x.dtype) for table in self.tables(first + length))
-        return torch.addcmul(x * cos, x.roll(self.head_dim // 2, -1), sin)
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x (B, T, heads, head_dim) rotated by the lines (T, head_dim) of `Rotary.tables`."""
+    cos, sin = (lines[:, None].to(x.dtype) for lines in (cos, sin))
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 class Attention(nn.Module):
@@ -57,32 +59,24 @@ class Attention(nn.Module):
         )
         self.out = nn.Linear(config.hidden, config.hidden, bias=False)
 
-    def forward(self, x: Tensor, cache: BlockCache | None) -> Tensor:
-        """Takes x (B, T, D) to the same shape; with a cache, x follows the positions in it and is added to them."""
-        batch, new, _ = x.shape
-        past = cache.length if cache else 0
-        qkv = self.qkv(x).view(batch, new, self.heads + 2 * self.key_heads, self.head_dim)
-        if cache is not None and self._is_plain and is_step(qkv):
-            q, k, v = self._step(qkv, cache)
-        else:
-            q, k, v = self._rotated(qkv, past)
-            if cache is not None:
-                cache.extend(k, v)
-                k, v = cache.attended()
+    def forward(self, x: Tensor, cached: BlockBatch | None) -> Tensor:
+        """Takes x (B, T, D) to the same shape: of whole sequences, or (1, N, D) of the rows of a batch."""
+        qkv = self.qkv(x).unflatten(-1, (self.heads + 2 * self.key_heads, self.head_dim))
+        if cached is not None:
+            mixed = (self._decoded if is_decoded(qkv) else self._paged)(qkv[0], cached)
+            return self.out(mixed.view(x.shape))  # type: ignore[no-any-return]
+        length = x.shape[1]
+        q, k, v = self._rotated(qkv, *(table[:length] for table in self.rotary.tables(length)))
         if q.is_cpu and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
             q, k, v = q.float(), k.float(), v.float()  # whose backward pass takes half of that in bfloat16 (docs/log.md)
-        mask = torch.ones(new, past + new, dtype=torch.bool, device=x.device).tril(past) if past and new > 1 else None
-        mixed = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=past == 0 and new > 1, enable_gqa=self.key_heads != self.heads
-        )
-        return self.out(mixed.transpose(1, 2).reshape(batch, new, -1))  # type: ignore[no-any-return]
+        mixed = self._attended(q, k, v, is_causal=True)
+        return self.out(mixed.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]
 
-    @property
-    def _is_plain(self) -> bool:
-        """Whether compiled code knows this attention: every head has keys of its own, as they are projected."""
-        return self.key_heads == self.heads and self.query_norm is None
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor, **mask: Any) -> Tensor:
+        grouped = self.key_heads != self.heads
+        return functional.scaled_dot_product_attention(q, k, v, enable_gqa=grouped, **mask)
 
-    def _rotated(self, qkv: Tensor, past: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _rotated(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, heads, T, head_dim), of what was projected (B, T, all heads, head_dim)."""
         q_and_k, v = torch.split(qkv, [self.heads + self.key_heads, self.key_heads], dim=2)
         if self.query_norm is not None and self.key_norm is not None:
@@ -91,15 +85,36 @@ class Attention(nn.Module):
                 functional.rms_norm(part, gain.shape, gain, QK_EPS) for part, gain in ((q, self.query_norm), (k, self.key_norm))
             )
             q_and_k = torch.cat([q, k], dim=2)
-        q, k = torch.split(self.rotary.rotated(q_and_k, past).transpose(1, 2), [self.heads, self.key_heads], dim=1)
+        q, k = torch.split(rotated(q_and_k, cos, sin).transpose(1, 2), [self.heads, self.key_heads], dim=1)
         return q, k, v.transpose(1, 2)
 
-    def _step(self, qkv: Tensor, cache: BlockCache) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of one position (B, H, 1, head_dim), and all keys and values with those of this position."""
-        keys, values = cache.reserve(1, qkv, (len(qkv), self.heads, self.head_dim))
-        cos, sin = self.rotary.tables(cache.length + 1)
-        shape = len(qkv), self.heads, self.head_dim, keys.shape[2], len(cos)
-        tables, buffers = (cos.data_ptr(), sin.data_ptr()), (keys.data_ptr(), values.data_ptr())
-        rotate_and_keep(shape, qkv.data_ptr(), *tables, cache.length, *buffers)
-        cache.length += 1
-        return qkv.narrow(2, 0, self.heads).transpose(1, 2), *cache.attended()
+    def _paged(self, qkv: Tensor, cached: BlockBatch) -> Tensor:
+        """(N, heads, head_dim) For what was projected (N, all heads, head_dim) of a batch's rows."""
+        qkv = qkv[torch.from_numpy(cached.live).to(qkv.device)]
+        positions = torch.from_numpy(cached.batch.positions[cached.live]).to(qkv.device)
+        lines = (table[positions] for table in self.rotary.tables(int(positions.max()) + 1))
+        q, k, v = (part[0].transpose(0, 1) for part in self._rotated(qkv[None], *lines))  # (rows, heads, head_dim)
+        pages, places, _ = (found[: len(q)] for found in cached.places())
+        cached.pages.keys[pages, :, :, places] = k
+        cached.pages.values[pages, :, places] = v
+        out = qkv.new_zeros(len(cached.live), self.heads, self.head_dim)
+        for own, rows, first in cached.sequences():
+            end = first + rows.stop - rows.start
+            keys = cached.pages.keys[own].permute(1, 0, 3, 2).flatten(1, 2)[:, :end]  # (key heads, positions, head_dim)
+            values = cached.pages.values[own].permute(1, 0, 2, 3).flatten(1, 2)[:, :end]
+            mask = torch.ones(end - first, end, dtype=torch.bool, device=q.device).tril(first)
+            found = self._attended(q[rows].transpose(0, 1)[None], keys[None], values[None], attn_mask=mask)
+            out[rows] = found[0].transpose(0, 1)
+        return out
+
+    def _decoded(self, qkv: Tensor, cached: BlockBatch) -> Tensor:
+        """What `_paged` gives, by the compiled kernel."""
+        batch, pages, out = cached.batch, cached.pages, qkv.new_empty(len(qkv), self.heads, self.head_dim)
+        cos, sin = self.rotary.tables(int(batch.positions.max()) + 1)
+        shape = len(qkv), self.heads, self.key_heads, self.head_dim, len(pages.keys), len(cos)
+        norms = (self.query_norm, self.key_norm) if self.query_norm is not None and self.key_norm is not None else ()
+        gains = tuple(gain.data_ptr() for gain in norms) or (0, 0)
+        rotations, kept = (cos.data_ptr(), sin.data_ptr()), (pages.keys.data_ptr(), pages.values.data_ptr())
+        gain_width = self.head_dim if norms else 0
+        attend((*shape, gain_width), batch.places, qkv.data_ptr(), gains, QK_EPS, rotations, *kept, out.data_ptr())
+        return out

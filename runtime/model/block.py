@@ -3,12 +3,12 @@
 from torch import Tensor
 
 from runtime.model.attention import Attention, Rotary
-from runtime.model.cache import BlockCache
 from runtime.model.config import ModelConfig
 from runtime.model.experts import MixtureOfExperts
 from runtime.model.feed_forward import FeedForward
 from runtime.model.memory import EngramMemory
 from runtime.model.norm import RMSNorm
+from runtime.model.pages import BlockBatch
 from runtime.model.points import Watched
 from runtime.model.streams import SingleStream, StreamSite
 
@@ -30,7 +30,7 @@ class Block(Watched):
         self.ffn_site = site(config)
 
     def forward(
-        self, x: Tensor, read: Tensor | None, vectors: Tensor | None, cache: BlockCache | None
+        self, x: Tensor, read: Tensor | None, vectors: Tensor | None, cached: BlockBatch | None
     ) -> tuple[Tensor, Tensor | None]:
         """The streams after the block, and what `StreamSite` hands on to the block after it as `read`.
 
@@ -38,14 +38,16 @@ class Block(Watched):
         """
         x = self.point("in", x)
         if self.memory is not None and vectors is not None:
-            x = x + self._remembered(self.memory, x, vectors, cache)
-        x, read = self.attention_site(x, read, lambda h: self.point("attention", self.attention(self.attention_norm(h), cache)))
+            x = x + self._remembered(self.memory, x, vectors, cached)
+        x, read = self.attention_site(
+            x, read, lambda h: self.point("attention", self.attention(self.attention_norm(h), cached))
+        )
         x, read = self.ffn_site(x, read, lambda h: self.point("ffn", self.ffn(self.ffn_norm(h))))
         return self.point("out", x), None if read is None else self.point("read", read)
 
     @staticmethod
-    def _remembered(memory: EngramMemory, x: Tensor, vectors: Tensor, cache: BlockCache | None) -> Tensor:
-        added: Tensor = memory(x if x.dim() == 4 else x.unsqueeze(2), vectors, cache)
+    def _remembered(memory: EngramMemory, x: Tensor, vectors: Tensor, cached: BlockBatch | None) -> Tensor:
+        added: Tensor = memory(x if x.dim() == 4 else x.unsqueeze(2), vectors, cached)
         return added.view_as(x)
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hashing.base.errors import EngramError
-from runtime.model.cache import BlockCache
 from runtime.model.config import MemoryConfig
 from runtime.model.memory import MIN_SCORE, EngramMemory
+from runtime.model.pages import BlockBatch
 
 LONGEST_ORDER = 4
 BLOCK = 32  # rows and columns of a projection that share a scale
@@ -29,7 +29,7 @@ class DeepseekMemory(EngramMemory):
         self,
         hidden: Tensor,
         vectors: Tensor,
-        cache: BlockCache | None = None,  # noqa: ARG002 - without a convolution nothing is carried on
+        cached: BlockBatch | None = None,  # noqa: ARG002 - without a convolution nothing is carried on
         dead: Tensor | None = None,
     ) -> Tensor:
         """(B, T, M, D) What to add to the streams `hidden`, given `vectors` (B, T, E) and which positions are dead (B, T)."""

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from runtime.model.config import ModelConfig
 from runtime.model.feed_forward import FeedForward
+from runtime.model.row_multiple import row_multiple
 
 EPS = 1e-20
 
@@ -27,24 +28,25 @@ class Experts(nn.Module):
         self.gate_up = nn.Parameter(torch.empty(count, 2 * inner, hidden))
         self.down = nn.Parameter(torch.empty(count, hidden, inner))
 
-    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor, multiple: int = 1) -> Tensor:
         """(N, D) For tokens x (N, D), the sum over the experts chosen (N, k) of their outputs times the weights (N, k).
 
-        Tokens are sorted by expert, so each expert is two products over all of its own.
+        Tokens are sorted by expert, so each expert is two products over all of its own, with zeros up to a `multiple` of rows.
         """
         order = chosen.flatten().argsort(stable=True)
         counts = chosen.flatten().bincount(minlength=len(self.gate_up)).tolist()
         tokens = order // chosen.shape[1]
         matrices = zip(self.gate_up.unbind(), self.down.unbind(), strict=True)  # backward joins their gradients once
         parts = torch.split(x[tokens], counts)
-        outputs = [self._expert(*own, part) for own, part in zip(matrices, parts, strict=True) if len(part)]
+        outputs = [self._expert(*own, part, multiple) for own, part in zip(matrices, parts, strict=True) if len(part)]
         weighted = torch.cat(outputs) * weights.flatten()[order].unsqueeze(-1).to(x.dtype)
         return torch.zeros_like(x, dtype=weighted.dtype).index_add(0, tokens, weighted)
 
     @staticmethod
-    def _expert(gate_up: Tensor, down: Tensor, x: Tensor) -> Tensor:
-        gate, up = functional.linear(x, gate_up).chunk(2, dim=-1)
-        return functional.linear(functional.silu(gate) * up, down)
+    def _expert(gate_up: Tensor, down: Tensor, x: Tensor, multiple: int) -> Tensor:
+        filled = functional.pad(x, (0, 0, 0, -len(x) % multiple)) if multiple > 1 else x
+        gate, up = functional.linear(filled, gate_up).chunk(2, dim=-1)
+        return functional.linear(functional.silu(gate) * up, down)[: len(x)]
 
 
 class MixtureOfExperts(nn.Module):
@@ -53,7 +55,7 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.per_token, self.scale = config.experts_per_token, config.router_scale
+        self.config, self.per_token, self.scale = config, config.experts_per_token, config.router_scale
         self.router = nn.Parameter(torch.empty(config.experts, config.hidden))
         self.experts = Experts(config.experts, config.hidden, config.expert_ffn)
         inner = config.shared_experts * config.expert_ffn
@@ -67,7 +69,8 @@ class MixtureOfExperts(nn.Module):
         chosen, weights = self.route(flat)
         if torch.is_grad_enabled():
             self.load += chosen.flatten().bincount(minlength=len(self.load))
-        out = self.experts(flat, chosen, weights).view_as(x)
+        multiple = 1 if torch.is_grad_enabled() else row_multiple(self.config)
+        out = self.experts(flat, chosen, weights, multiple).view_as(x)
         return out if self.shared is None else out + self.shared(x)  # type: ignore[no-any-return]
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:

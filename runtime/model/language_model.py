@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from runtime.model.attention import Rotary
 from runtime.model.block import Block
-from runtime.model.cache import BlockCache, Cache
 from runtime.model.config import ModelConfig
 from runtime.model.experts import MixtureOfExperts
 from runtime.model.feed_forward import FeedForward
 from runtime.model.norm import RMSNorm
+from runtime.model.pages import Batch
 from runtime.model.streams import StreamHead, StreamSite, collapsed, first_stream
 from runtime.vectors import Vectors
 
@@ -84,21 +84,18 @@ class LanguageModel(nn.Module):
         """Whether any block has one."""
         return any(block.memory is not None for block in self.blocks)
 
-    def new_cache(self) -> Cache:
-        return [BlockCache() for _ in self.blocks]
-
-    def forward(self, token_ids: Tensor, vectors: Vectors | None, cache: Cache | None = None) -> Tensor:
+    def forward(self, token_ids: Tensor, vectors: Vectors | None, batch: Batch | None = None) -> Tensor:
         """(B, T, D) The hidden states that the head reads, for token ids (B, T).
 
         With `vectors` None the memory is suppressed in all layers, and where they give None for a layer, in that one.
-        With a cache, `token_ids` follow those of the calls before.
+        With a batch, `token_ids` (1, N) are those of its rows.
         """
         x, read = self.embedding(token_ids), None
         if self.config.streams > 1:
             x = x.unsqueeze(-2).expand(-1, -1, self.config.streams, -1)
         for number, block in enumerate(self.blocks):
             found = vectors(number) if vectors is not None and block.memory is not None else None
-            x, read = block(x, read, found, cache[number] if cache is not None else None)
+            x, read = block(x, read, found, batch.block(number) if batch is not None else None)
         return self.norm(self.collapse(x, read))  # type: ignore[no-any-return]
 
     def collapse(self, x: Tensor, read: Tensor | None) -> Tensor:

@@ -8,11 +8,11 @@ For each of M residual streams, with e the concatenated vectors of a position an
     out_m = v_m + SiLU(conv(RMSNorm(v_m)))         depthwise, causal, dilated by the longest order
 
 The convolution is written as shifted products: four multiply-adds are faster than a depthwise conv1d on a CPU and take the
-values that precede the sequence as they are, so decoding in pieces computes what the whole sequence would. A single position on
-a CPU, which is what decoding asks for, has a compiled kernel.
+values that precede the sequence as they are, so decoding in pieces computes what the whole sequence would. On a CPU decoding
+and training have compiled kernels (`step_kernel.py`, `memory_kernel.py`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import sqrt
 
 import torch
@@ -20,16 +20,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hashing.base.errors import EngramError
-from runtime.model.cache import BlockCache
 from runtime.model.config import MemoryConfig
 from runtime.model.float8 import MULTIPLE, Float8Linear
 from runtime.model.memory_kernel import Form, Remembered, is_trained
+from runtime.model.pages import BlockBatch
 from runtime.model.points import Watched
-from runtime.model.step_kernel import is_step, remember
+from runtime.model.step_kernel import is_decoded, remember
 
 GATE_EPS = torch.finfo(torch.float32).eps
 CONV_EPS = 1e-5
 MIN_SCORE = 1e-6
+GATES = ("none", "sigmoid", "signed_sqrt")  # as compiled code numbers them
 
 
 class EngramMemory(Watched):
@@ -49,26 +50,21 @@ class EngramMemory(Watched):
             self.conv_norm = nn.Parameter(torch.ones(streams, hidden))
             self.conv = nn.Parameter(initial(streams, hidden, config.kernel))
 
-    def forward(self, hidden: Tensor, vectors: Tensor, cache: BlockCache | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, vectors: Tensor, cached: BlockBatch | None = None) -> Tensor:
         """(B, T, M, D) What to add to the streams `hidden` (B, T, M, D), given `vectors` (B, T, E).
 
-        With a cache, the positions follow those of the calls before.
+        They are of whole sequences, or (1, N, …) of the rows of a batch.
         """
-        if cache is not None and self.watch is None and self._has_kernel and is_step(hidden):
-            return self._step(hidden, vectors, cache)
-        if cache is None and self.watch is None and self.config.gate != "none" and is_trained(hidden):
+        if cached is not None and self.watch is None and is_decoded(hidden):
+            return self._decoded(hidden, vectors, cached)
+        if cached is None and self.watch is None and self.config.gate != "none" and is_trained(hidden):
             return self._trained(hidden, vectors)
         keys, value = self._keys_and_value(self.point("e", vectors))
         gate = self.point("gate", self._gate(self.point("score", self._score(hidden, keys))))
         gated = gate * value
         if self.config.conv:
-            gated = gated + self.point("conv", functional.silu(self._convolved(gated, cache)))
+            gated = gated + self.point("conv", functional.silu(self._convolved(gated, cached)))
         return self.point("out", gated)
-
-    @property
-    def _has_kernel(self) -> bool:
-        """Whether the compiled kernel of decoding knows this form of the module."""
-        return self.config.conv and self.config.gate != "none"
 
     def _keys_and_value(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Keys (B, T, M, D) and value (B, T, 1, D)."""
@@ -103,33 +99,52 @@ class EngramMemory(Watched):
             score = score.sign() * score.abs().clamp_min(MIN_SCORE).sqrt()
         return torch.sigmoid(score)
 
-    def _convolved(self, gated: Tensor, cache: BlockCache | None) -> Tensor:
-        """The convolution (B, T, M, D) of gated values, which go into the cache for the positions that follow."""
-        length, dilation = gated.shape[1], self.config.dilation
+    def _convolved(self, gated: Tensor, cached: BlockBatch | None) -> Tensor:
+        """The convolution (B, T, M, D) of gated values, which a batch's rows leave in their pages."""
         normalised = functional.rms_norm(gated, (self.hidden,), eps=CONV_EPS) * self.conv_norm
-        before = cache.convolved if cache else None
-        if before is None:
-            before = normalised.new_zeros(len(gated), self.config.lookback, *gated.shape[2:])
-        padded = torch.cat([before, normalised], dim=1)  # (B, lookback + T, M, D)
-        if cache is not None:
-            cache.convolved = padded[:, length:].clone()  # a view would keep the whole piece in memory
-        first, *others = self.conv.unbind(-1)
-        mixed = padded[:, :length] * first
-        for number, tap in enumerate(others, 1):
-            mixed = torch.addcmul(mixed, padded[:, number * dilation : number * dilation + length], tap)
+        earlier = self._earlier(normalised) if cached is None else self._kept(normalised, cached)
+        *others, last = self.conv.unbind(-1)
+        mixed = normalised * last
+        for before, tap in zip(earlier, others, strict=True):
+            mixed = torch.addcmul(mixed, before, tap)
         return mixed
 
-    def _step(self, hidden: Tensor, vectors: Tensor, cache: BlockCache) -> Tensor:
-        """What `forward` gives, by the compiled kernel; `hidden` is (B, 1, M, D)."""
-        if cache.convolved is None:
-            cache.convolved = hidden.new_zeros(len(hidden), self.config.lookback, self.streams, self.hidden)
+    def _distances(self) -> range:
+        """How far back each tap of the convolution reads, but for the last, which reads the position itself."""
+        return range(self.config.lookback, 0, -self.config.dilation)
+
+    def _earlier(self, normalised: Tensor) -> Iterator[Tensor]:
+        """For each distance the values (B, T, M, D) so far before each position of whole sequences."""
+        length = normalised.shape[1]
+        padded = functional.pad(normalised, (0, 0, 0, 0, self.config.lookback, 0))
+        for distance in self._distances():
+            first = self.config.lookback - distance
+            yield padded[:, first : first + length]
+
+    def _kept(self, normalised: Tensor, cached: BlockBatch) -> Iterator[Tensor]:
+        """For each distance the values (1, N, M, D) so far before each row of a batch; its own go to its pages."""
+        pages = cached.pages.convolved
+        assert pages is not None, "the pages have room for what this memory convolves"
+        page, place, live = cached.places()
+        pages[page[live], place[live]] = normalised[0, live]
+        for distance in self._distances():
+            page, place, exists = cached.places(distance)
+            yield torch.where(exists[:, None, None], pages[page, place], 0)[None]
+
+    def _decoded(self, hidden: Tensor, vectors: Tensor, cached: BlockBatch) -> Tensor:
+        """What `forward` gives for the rows of a batch, hidden (1, N, M, D), by the compiled kernel."""
         projected, out = self.projection(vectors), torch.empty_like(hidden)
         assert projected.dtype == torch.float32, "decoding is not under autocast: compiled code reads float32"
-        shape = len(hidden), self.streams, self.hidden, self.config.lookback, self.config.kernel
-        gate = self.config.gate == "signed_sqrt", self.eps, MIN_SCORE
-        conv = cache.convolved.data_ptr(), self.conv.data_ptr(), self.conv_norm.data_ptr(), self.config.dilation, CONV_EPS
-        gains = self.query_norm.data_ptr(), self.key_norm.data_ptr()
-        remember(shape, hidden.data_ptr(), projected.data_ptr(), gains, *gate, *conv, out.data_ptr())
+        shape = hidden.shape[1], self.streams, self.hidden
+        gate = GATES.index(self.config.gate), self.eps, MIN_SCORE, self.query_norm.data_ptr(), self.key_norm.data_ptr()
+        places, pages, conv = cached.batch.places, cached.pages.convolved, (0, 0, 0, 0, 0)
+        if self.config.conv:
+            assert pages is not None, "the pages have room for what this memory convolves"
+            taps, gain = self.conv.data_ptr(), self.conv_norm.data_ptr()
+            conv = len(pages), self.config.kernel, pages.data_ptr(), taps, gain
+        remember(
+            shape, places, hidden.data_ptr(), projected.data_ptr(), gate, conv, self.config.dilation, CONV_EPS, out.data_ptr()
+        )
         return out
 
     def _trained(self, hidden: Tensor, vectors: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runtime.model.step_kernel import is_step, normalise
+from runtime.model.step_kernel import is_decoded, normalise
 
 
 class RMSNorm(nn.Module):
@@ -15,8 +15,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes x (B, T, D) to the same shape."""
-        if is_step(x):
+        if is_decoded(x):
             out = torch.empty_like(x)
-            normalise(x.data_ptr(), self.weight.data_ptr(), out.data_ptr(), len(x), x.shape[-1], self.eps)
+            size = x.shape[-1]
+            normalise(x.data_ptr(), self.weight.data_ptr(), out.data_ptr(), x.numel() // size, size, self.eps)
             return out
         return functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)

@@ -1,8 +1,8 @@
-"""What decoding computes at one position of each sequence, compiled for a CPU: norms, rotations, and the memory.
+"""What decoding computes for each row of a batch, compiled for a CPU: norms, attention over pages, and the memory.
 
 As torch operations each of these is a dozen calls or more, of a microsecond each, on a few hundred numbers; together they were
 more than half of the time of decoding a token with a small model (docs/log.md). `norm.py`, `attention.py` and `memory.py` say
-what is computed, for any number of positions; tests hold the two against each other.
+what is computed; tests hold the two against each other. What a row gives depends on nothing but its own sequence, to the bit.
 
 Compiled functions take tensors by their addresses: making an array of a tensor, and looking into the array, takes a microsecond
 each time. Callers see to it that there are contiguous float32 numbers at an address, and keep the tensor until the call
@@ -18,12 +18,15 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from runtime.model.pages import PAGE
+
 SUMS = {"reassoc", "contract", "nsz"}  # sums may be taken in any order, so that they use vector instructions
 
 
-def is_step(x: Tensor) -> bool:
-    """Whether compiled code can take x (B, T, …): one position, float32, on a CPU, contiguous, and no gradients wanted."""
-    return not torch.is_grad_enabled() and x.shape[1] == 1 and x.is_cpu and x.dtype == torch.float32 and x.is_contiguous()
+def is_decoded(x: Tensor) -> bool:
+    """Whether compiled code can take x: float32, on a CPU, contiguous, and no gradients wanted."""
+    plain = x.is_cpu and x.dtype == torch.float32 and x.is_contiguous()
+    return plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 @intrinsic
@@ -65,77 +68,151 @@ def _score(hidden, key, query_gain, key_gain, eps):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gate(score, signed_root, least):  # type: ignore[no-untyped-def]
-    if signed_root:
+def _gate(score, form, least):  # type: ignore[no-untyped-def]
+    """Of form 0 always open, 1 the sigmoid of the score, 2 that of its signed root."""
+    if form == 0:
+        return np.float32(1)
+    if form == 2:
         score = np.sign(score) * math.sqrt(max(abs(score), least))
     return np.float32(1 / (1 + math.exp(-score)))
 
 
 @njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
-def _add_convolved(out, before, taps, gain, dilation, eps):  # type: ignore[no-untyped-def]
-    """Adds SiLU of the convolution to `out` (D,); its normalised values push the oldest out of `before` (lookback, D)."""
-    size, lookback = out.shape[0], before.shape[0]
+def _add_convolved(out, pages, table, position, stream, taps, gain, dilation, eps):  # type: ignore[no-untyped-def]
+    """Adds SiLU of the convolution to `out` (D,), and leaves its normalised values in `pages` (pages, PAGE, M, D)."""
+    size, last = out.shape[0], taps.shape[1] - 1
     scale = np.float32(math.sqrt(size) / math.sqrt(_dot(out, out) + size * eps))
-    last = taps.shape[1] - 1
+    here = pages[table[position // PAGE], position % PAGE, stream]
+    mixed = np.empty(size, np.float32)
     for i in range(size):
-        newest = out[i] * scale * gain[i]
-        mixed = newest * taps[i, last]
-        for tap in range(last):
-            mixed += before[tap * dilation, i] * taps[i, tap]
-        for row in range(lookback - 1):
-            before[row, i] = before[row + 1, i]
-        if lookback > 0:
-            before[lookback - 1, i] = newest
-        out[i] += mixed / (1 + math.exp(-mixed))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def remember(  # type: ignore[no-untyped-def]
-    shape, hidden, projected, gains, signed_root, gate_eps, least, before, taps, conv_gain, dilation, conv_eps, out
-):
-    """Fills `out` (B, M, D) with what the memory adds to the streams `hidden` (B, M, D).
-
-    `projected` (B, M + 1, D) holds the keys of all streams and the value, `gains` the addresses of those of queries and keys.
-    `before` (B, lookback, M, D), the convolution's history, moves on by this position.
-    """
-    batch, streams, size, lookback, kernel = shape
-    queries, results = carray(floats(hidden), (batch, streams, size)), carray(floats(out), (batch, streams, size))
-    keys_and_value = carray(floats(projected), (batch, streams + 1, size))
-    history = carray(floats(before), (batch, lookback, streams, size))
-    query_gain, key_gain = carray(floats(gains[0]), (streams, size)), carray(floats(gains[1]), (streams, size))
-    all_taps, scale = carray(floats(taps), (streams, size, kernel)), carray(floats(conv_gain), (streams, size))
-    for b in range(batch):
-        for m in range(streams):
-            score = _score(queries[b, m], keys_and_value[b, m], query_gain[m], key_gain[m], gate_eps)
-            gate = _gate(score, signed_root, least)
+        here[i] = out[i] * scale * gain[i]
+        mixed[i] = here[i] * taps[i, last]
+    for tap in range(last):
+        before = position - (last - tap) * dilation
+        if before >= 0:
+            earlier = pages[table[before // PAGE], before % PAGE, stream]
             for i in range(size):
-                results[b, m, i] = gate * keys_and_value[b, streams, i]
-            _add_convolved(results[b, m], history[b, :, m], all_taps[m], scale[m], dilation, conv_eps)
+                mixed[i] += earlier[i] * taps[i, tap]
+    for i in range(size):
+        out[i] += mixed[i] / (1 + math.exp(-mixed[i]))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rotate(x, cos, sin, out):  # type: ignore[no-untyped-def]
+def remember(shape, places, hidden, projected, gate, conv, dilation, conv_eps, out):  # type: ignore[no-untyped-def]
+    """Fills `out` (N, M, D) with what the memory adds to the streams `hidden` (N, M, D) of a batch's rows.
+
+    `places` has the batch's owners, positions and tables, `projected` (N, M + 1, D) the keys of all streams and the value;
+    `gate` its form, the norms' eps, the least score, and the gains of queries and keys (M, D); `conv` the number of pages and
+    of taps (0: no convolution), the pages' convolved values (pages, PAGE, M, D), taps (M, D, taps) and gain (M, D).
+    """
+    rows, streams, size = shape
+    owners, positions, tables = places
+    form, gate_eps, least, query_gains, key_gains = gate
+    pages, kernel, convolved, taps, conv_gains = conv
+    queries, results = carray(floats(hidden), (rows, streams, size)), carray(floats(out), (rows, streams, size))
+    keys_and_value = carray(floats(projected), (rows, streams + 1, size))
+    kept = carray(floats(convolved), (pages, PAGE, streams, size))
+    query_gain, key_gain = carray(floats(query_gains), (streams, size)), carray(floats(key_gains), (streams, size))
+    all_taps, scale = carray(floats(taps), (streams, size, kernel)), carray(floats(conv_gains), (streams, size))
+    for row in range(rows):
+        for m in range(streams):
+            score = _score(queries[row, m], keys_and_value[row, m], query_gain[m], key_gain[m], gate_eps)
+            opening = _gate(score, form, least)
+            for i in range(size):
+                results[row, m, i] = opening * keys_and_value[row, streams, i]
+            if kernel > 0 and positions[row] >= 0:
+                _add_convolved(
+                    results[row, m], kept, tables[owners[row]], positions[row], m, all_taps[m], scale[m], dilation, conv_eps
+                )
+
+
+@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+def _normalised(x, gain, eps):  # type: ignore[no-untyped-def]
+    """x (width,) normalised and scaled by `gain` (width,) in place; no gain leaves it."""
+    if gain.shape[0] > 0:
+        scale = np.float32(1 / math.sqrt(_dot(x, x) / x.shape[0] + eps))
+        for i in range(x.shape[0]):
+            x[i] *= scale * gain[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rotate(x, cos, sin):  # type: ignore[no-untyped-def]
     half = x.shape[0] // 2
     for i in range(half):
         a, b = x[i], x[half + i]
-        out[i] = a * cos[i] + b * sin[i]
-        out[half + i] = b * cos[half + i] + a * sin[half + i]
+        x[i] = a * cos[i] + b * sin[i]
+        x[half + i] = b * cos[half + i] + a * sin[half + i]
+
+
+@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+def _attend_page(query, keys, values, count, weights, mixed, largest, total):  # type: ignore[no-untyped-def]
+    """Adds the first `count` positions of a page to what a query has read; the new largest score and the new sum of weights.
+
+    Softmax is summed up as it goes (Milakov and Gimelshein 2018): `mixed` (width,) and `total` are relative to exp(largest).
+    """
+    for j in range(PAGE):
+        weights[j] = 0
+    for i in range(query.shape[0]):
+        for j in range(PAGE):
+            weights[j] += query[i] * keys[i, j]
+    new = largest
+    for j in range(count):
+        new = max(new, weights[j])
+    kept = np.float32(math.exp(largest - new))
+    total *= kept
+    for i in range(mixed.shape[0]):
+        mixed[i] *= kept
+    for j in range(count):
+        weight = np.float32(math.exp(weights[j] - new))
+        total += weight
+        for i in range(mixed.shape[0]):
+            mixed[i] += weight * values[j, i]
+    return new, total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def rotate_and_keep(shape, qkv, cos, sin, position, keys, values):  # type: ignore[no-untyped-def]
-    """Rotates the queries in `qkv` (B, 3, H, head_dim) in place, and writes the rotated keys and the values of position number
-    `position` to the caches `keys` and `values` (B, H, capacity, head_dim).
+def attend(shape, places, qkv, gains, eps, rotations, keys, values, out):  # type: ignore[no-untyped-def]
+    """Fills `out` (N, heads, width) with causal attention for a batch's rows, whose keys and values go to their pages.
 
-    `cos` and `sin` (positions, head_dim) are the tables of `Rotary`.
+    `qkv` (N, heads + 2 · key heads, width) is what was projected; queries and keys in it are normalised, where `gains`
+    (2, width) are given, and rotated. `places` has the batch's owners, positions and tables, `rotations` the addresses of the
+    tables of `Rotary`. Each row is computed by itself, in the order of positions: its numbers do not depend on the batch.
     """
-    batch, heads, width, capacity, positions = shape
-    here, kept = (batch, 3, heads, width), (batch, heads, capacity, width)
-    given, all_keys, all_values = carray(floats(qkv), here), carray(floats(keys), kept), carray(floats(values), kept)
-    cosines, sines = carray(floats(cos), (positions, width))[position], carray(floats(sin), (positions, width))[position]
-    for b in range(batch):
-        for head in range(heads):
-            _rotate(given[b, 0, head], cosines, sines, given[b, 0, head])
-            _rotate(given[b, 1, head], cosines, sines, all_keys[b, head, position])
+    rows, heads, key_heads, width, pages, positions_known, gain_width = shape
+    owners, positions, tables = places
+    given, results = carray(floats(qkv), (rows, heads + 2 * key_heads, width)), carray(floats(out), (rows, heads, width))
+    all_keys = carray(floats(keys), (pages, key_heads, width, PAGE))
+    all_values = carray(floats(values), (pages, key_heads, PAGE, width))
+    query_gain, key_gain = carray(floats(gains[0]), (gain_width,)), carray(floats(gains[1]), (gain_width,))
+    cos = carray(floats(rotations[0]), (positions_known, width))
+    sin = carray(floats(rotations[1]), (positions_known, width))
+    for row in range(rows):
+        position = positions[row]
+        if position < 0:
+            continue
+        page, place = tables[owners[row], position // PAGE], position % PAGE
+        for head in range(heads + key_heads):
+            _normalised(given[row, head], query_gain if head < heads else key_gain, eps)
+            _rotate(given[row, head], cos[position], sin[position])
+        for head in range(key_heads):
             for i in range(width):
-                all_values[b, head, position, i] = given[b, 2, head, i]
+                all_keys[page, head, i, place] = given[row, heads + head, i]
+                all_values[page, head, place, i] = given[row, heads + key_heads + head, i]
+    scale, weights = np.float32(1 / math.sqrt(width)), np.empty(PAGE, np.float32)
+    for row in range(rows):
+        position, group = positions[row], heads // key_heads
+        for head in range(heads):
+            query, mixed = given[row, head], results[row, head]
+            largest, total = np.float32(-np.inf), np.float32(0)
+            for i in range(width):
+                query[i] *= scale
+                mixed[i] = 0
+            for number in range(position // PAGE + 1 if position >= 0 else 0):
+                page = tables[owners[row], number]
+                count = min(PAGE, position + 1 - number * PAGE)
+                largest, total = _attend_page(
+                    query, all_keys[page, head // group], all_values[page, head // group], count, weights, mixed, largest, total
+                )
+            if total > 0:
+                for i in range(width):
+                    mixed[i] /= total

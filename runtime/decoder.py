@@ -1,0 +1,135 @@
+"""Decoder: sequences that grow piece by piece, pieces of any of them computed together.
+
+Rows of all pieces are one batch for everything that works row by row; attention and the memory compute each row by itself.
+On a CPU a row's bits are the same beside any other rows as long as `row_multiple` divides their number: what a sequence gives
+does not depend on who is computed with it, nor on how it was cut into pieces.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from runtime.lookup import History, Lookup
+from runtime.model.language_model import LanguageModel
+from runtime.model.pages import PAGE, Batch, Pages
+from runtime.model.row_multiple import filled_rows
+from runtime.page_pool import PagePool
+from runtime.vectors import Vectors
+
+
+@dataclass(slots=True, eq=False)
+class Decoded:
+    """A sequence so far."""
+
+    length: int = 0  # tokens
+    pages: list[int] = field(default_factory=list)
+    history: History | None = None  # (1, max_order - 1) for its next piece; None at the start, and without a lookup
+
+
+Piece = tuple[Decoded, Sequence[int]]
+"""A sequence, and the token ids that follow it."""
+
+
+class Decoder:
+    """With no lookup the memory is suppressed, or the model has none."""
+
+    def __init__(self, model: LanguageModel, lookup: Lookup | None) -> None:
+        self.model, self.lookup = model, lookup
+        self.pages, self.pool = Pages(model.config, model.device), PagePool()
+
+    @torch.inference_mode()
+    def logits(self, pieces: Sequence[Piece]) -> Tensor:
+        """(pieces, vocabulary) Logits after the last token of each piece, none of which is empty."""
+        ends = np.cumsum([len(ids) for _, ids in pieces]) - 1
+        return self.head(self.hidden(pieces)[torch.from_numpy(ends).to(self.model.device)])
+
+    @torch.inference_mode()
+    def head(self, hidden: Tensor) -> Tensor:
+        """(N, vocabulary) Logits of hidden states (N, D)."""
+        missing = filled_rows(len(hidden), self.model.config) - len(hidden)
+        return self.model.head(functional.pad(hidden, (0, 0, 0, missing)))[: len(hidden)]  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def hidden(self, pieces: Sequence[Piece]) -> Tensor:
+        """(rows, D) Hidden states after every token of the pieces, one piece after another."""
+        self.reserve(pieces)
+        lengths = [len(ids) for _, ids in pieces]
+        rows, filled = sum(lengths), filled_rows(sum(lengths), self.model.config)
+        token_ids = np.zeros((1, filled), np.int64)
+        token_ids[0, :rows] = np.concatenate([ids for _, ids in pieces])
+        vectors = self._vectors(pieces, filled) if self.lookup else None
+        batch = self._batch(pieces, lengths, filled)
+        found: Tensor = self.model(torch.from_numpy(token_ids).to(self.model.device), vectors, batch)
+        for sequence, ids in pieces:
+            sequence.length += len(ids)
+        return found[0, :rows]
+
+    def reserve(self, pieces: Iterable[Piece]) -> None:
+        """Takes the pages that the pieces' tokens go to."""
+        needed = [(sequence, pages_for(sequence.length + len(ids)) - len(sequence.pages)) for sequence, ids in pieces]
+        if (missing := sum(count for _, count in needed) - self.pool.free) > 0:
+            self.pool.grow(max(2 * len(self.pool), len(self.pool) + missing))
+            self.pages.grow(len(self.pool))
+        for sequence, count in needed:
+            sequence.pages += [self.pool.take() for _ in range(count)]
+
+    def release(self, sequence: Decoded) -> None:
+        """Gives the sequence's pages back; it is not to be gone on with."""
+        self.pool.release(sequence.pages)
+        sequence.pages = []
+
+    def forked(self, sequence: Decoded, times: int) -> list[Decoded]:
+        """Sequences that go on from where the given one is, each on its own; full pages are shared."""
+        full = sequence.length // PAGE
+        forks = [Decoded(sequence.length, sequence.pages[:full], sequence.history) for _ in range(times)]
+        for fork in forks:
+            self.pool.share(fork.pages)
+        if full < len(sequence.pages):
+            self.reserve((fork, ()) for fork in forks)
+            self.pages.copy([sequence.pages[-1]] * times, [fork.pages[-1] for fork in forks])
+        return forks
+
+    def _batch(self, pieces: Sequence[Piece], lengths: list[int], filled: int) -> Batch:
+        tables = np.zeros((len(pieces), max(len(sequence.pages) for sequence, _ in pieces)), np.int64)
+        owners, positions = np.zeros(filled, np.int64), np.full(filled, -1)
+        first = 0
+        for number, ((sequence, _), length) in enumerate(zip(pieces, lengths, strict=True)):
+            tables[number, : len(sequence.pages)] = sequence.pages
+            owners[first : first + length] = number
+            positions[first : first + length] = np.arange(sequence.length, sequence.length + length)
+            first += length
+        return Batch(self.pages, tables, owners, positions)
+
+    def _vectors(self, pieces: Sequence[Piece], filled: int) -> Vectors:
+        """Asks for the vectors of all pieces, pieces of one length at a time; rows that fill the batch up get zeros."""
+        assert self.lookup is not None
+        addressing, alike = self.lookup.addressing, dict[int, list[int]]()
+        for number, (_, ids) in enumerate(pieces):
+            alike.setdefault(len(ids), []).append(number)
+        found: dict[int, list[np.ndarray]] = {layer: [np.empty(0)] * len(pieces) for layer in addressing.spec.layers}
+        for numbers in alike.values():
+            ids = np.array([pieces[number][1] for number in numbers], np.int64)
+            histories = [pieces[number][0].history for number in numbers]
+            start = addressing.hasher.history(1)
+            addresses = addressing.addresses(ids, np.concatenate([start if known is None else known for known in histories]))
+            for number, history in zip(numbers, addresses.history, strict=True):
+                pieces[number][0].history = history[None]
+            for layer, rows in addresses.rows.items():
+                for number, own in zip(numbers, rows, strict=True):
+                    found[layer][number] = own
+        vectors = self.lookup.placement.fetch({layer: np.concatenate(rows)[None] for layer, rows in found.items()})
+
+        def filled_up(layer: int) -> Tensor | None:
+            given = vectors(layer)
+            return None if given is None else functional.pad(given, (0, 0, 0, filled - given.shape[1]))
+
+        return filled_up
+
+
+def pages_for(tokens: int) -> int:
+    """How many pages so many tokens of a sequence take."""
+    return -(-tokens // PAGE)
