@@ -1,24 +1,26 @@
 """Decoder: sequences that grow piece by piece, pieces of any of them computed together.
 
 Rows of all pieces are one batch for everything that works row by row; attention and the memory compute each row by itself.
-On a CPU a row's bits are the same beside any other rows as long as `row_multiple` divides their number: what a sequence gives
-does not depend on who is computed with it, nor on how it was cut into pieces.
+On a CPU a row's bits are the same beside any other rows as long as their number is one that `filled_rows` gives. So what a
+sequence gives does not depend on who is computed with it, nor on how it was cut into pieces.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from runtime.lookup import History, Lookup
+from runtime.lookup import Addressing, Lookup
+from runtime.model.filled_rows import filled_rows
 from runtime.model.language_model import LanguageModel
 from runtime.model.pages import PAGE, Batch, Pages
-from runtime.model.row_multiple import filled_rows
 from runtime.page_pool import PagePool
-from runtime.vectors import Vectors
+from runtime.vectors import LayerRows, Vectors
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +29,7 @@ class Decoded:
 
     length: int = 0  # tokens
     pages: list[int] = field(default_factory=list)
-    history: History | None = None  # (1, max_order - 1) for its next piece; None at the start, and without a lookup
+    history: NDArray[np.int64] | None = None  # (max_order - 1,) for its next piece; None at the start, and without a lookup
 
 
 Piece = tuple[Decoded, Sequence[int]]
@@ -35,10 +37,10 @@ Piece = tuple[Decoded, Sequence[int]]
 
 
 class Decoder:
-    """With no lookup the memory is suppressed, or the model has none."""
+    """With no lookup the memory is suppressed, or the model has none. Pages are made as they are needed, up to `most_pages`."""
 
-    def __init__(self, model: LanguageModel, lookup: Lookup | None) -> None:
-        self.model, self.lookup = model, lookup
+    def __init__(self, model: LanguageModel, lookup: Lookup | None, most_pages: int = sys.maxsize) -> None:
+        self.model, self.lookup, self.most_pages = model, lookup, most_pages
         self.pages, self.pool = Pages(model.config, model.device), PagePool()
 
     @torch.inference_mode()
@@ -72,7 +74,7 @@ class Decoder:
         """Takes the pages that the pieces' tokens go to."""
         needed = [(sequence, pages_for(sequence.length + len(ids)) - len(sequence.pages)) for sequence, ids in pieces]
         if (missing := sum(count for _, count in needed) - self.pool.free) > 0:
-            self.pool.grow(max(2 * len(self.pool), len(self.pool) + missing))
+            self.pool.grow(min(max(2 * len(self.pool), len(self.pool) + missing), self.most_pages))
             self.pages.grow(len(self.pool))
         for sequence, count in needed:
             sequence.pages += [self.pool.take() for _ in range(count)]
@@ -93,41 +95,55 @@ class Decoder:
             self.pages.copy([sequence.pages[-1]] * times, [fork.pages[-1] for fork in forks])
         return forks
 
+    def resumed(self, token_ids: Sequence[int], pages: list[int]) -> Decoded:
+        """A sequence of which full pages, its own from now on, hold the first of the token ids."""
+        length = len(pages) * PAGE
+        if not length or self.lookup is None:
+            return Decoded(length, pages)
+        addressing = self.lookup.addressing
+        return Decoded(length, pages, addressing.addresses(np.array([token_ids[:length]], np.int64)).history[0])
+
     def _batch(self, pieces: Sequence[Piece], lengths: list[int], filled: int) -> Batch:
         tables = np.zeros((len(pieces), max(len(sequence.pages) for sequence, _ in pieces)), np.int64)
+        for line, (sequence, _) in zip(tables, pieces, strict=True):
+            line[: len(sequence.pages)] = sequence.pages
         owners, positions = np.zeros(filled, np.int64), np.full(filled, -1)
-        first = 0
-        for number, ((sequence, _), length) in enumerate(zip(pieces, lengths, strict=True)):
-            tables[number, : len(sequence.pages)] = sequence.pages
-            owners[first : first + length] = number
-            positions[first : first + length] = np.arange(sequence.length, sequence.length + length)
-            first += length
+        rows = sum(lengths)
+        owners[:rows] = np.repeat(np.arange(len(pieces)), lengths)
+        before = np.array([sequence.length for sequence, _ in pieces]) - np.cumsum([0, *lengths[:-1]])  # less the rows before
+        positions[:rows] = np.arange(rows) + before[owners[:rows]]
         return Batch(self.pages, tables, owners, positions)
 
     def _vectors(self, pieces: Sequence[Piece], filled: int) -> Vectors:
-        """Asks for the vectors of all pieces, pieces of one length at a time; rows that fill the batch up get zeros."""
+        """Asks for the vectors of all pieces; rows that fill the batch up get zeros."""
         assert self.lookup is not None
-        addressing, alike = self.lookup.addressing, dict[int, list[int]]()
-        for number, (_, ids) in enumerate(pieces):
-            alike.setdefault(len(ids), []).append(number)
-        found: dict[int, list[np.ndarray]] = {layer: [np.empty(0)] * len(pieces) for layer in addressing.spec.layers}
-        for numbers in alike.values():
-            ids = np.array([pieces[number][1] for number in numbers], np.int64)
-            histories = [pieces[number][0].history for number in numbers]
-            start = addressing.hasher.history(1)
-            addresses = addressing.addresses(ids, np.concatenate([start if known is None else known for known in histories]))
-            for number, history in zip(numbers, addresses.history, strict=True):
-                pieces[number][0].history = history[None]
-            for layer, rows in addresses.rows.items():
-                for number, own in zip(numbers, rows, strict=True):
-                    found[layer][number] = own
-        vectors = self.lookup.placement.fetch({layer: np.concatenate(rows)[None] for layer, rows in found.items()})
+        vectors = self.lookup.placement.fetch(self._rows(self.lookup.addressing, pieces))
 
         def filled_up(layer: int) -> Tensor | None:
             given = vectors(layer)
-            return None if given is None else functional.pad(given, (0, 0, 0, filled - given.shape[1]))
+            missing = 0 if given is None else filled - given.shape[1]
+            return functional.pad(given, (0, 0, 0, missing)) if given is not None and missing else given
 
         return filled_up
+
+    @staticmethod
+    def _rows(addressing: Addressing, pieces: Sequence[Piece]) -> LayerRows:
+        """Layer → rows (1, N, columns), found for all pieces of one length at a time. Sequences get their new histories."""
+        alike, parts = dict[int, list[int]](), list[LayerRows]([{}] * len(pieces))
+        for number, (_, ids) in enumerate(pieces):
+            alike.setdefault(len(ids), []).append(number)
+        start = addressing.hasher.history(1)[0]
+        for numbers in alike.values():
+            sequences = [pieces[number][0] for number in numbers]
+            histories = np.array([start if each.history is None else each.history for each in sequences])
+            found = addressing.addresses(np.array([pieces[number][1] for number in numbers], np.int64), histories)
+            for sequence, history in zip(sequences, found.history, strict=True):
+                sequence.history = history
+            if len(alike) == 1:
+                return {layer: rows.reshape(1, -1, rows.shape[-1]) for layer, rows in found.rows.items()}
+            for place, number in enumerate(numbers):
+                parts[number] = {layer: rows[place] for layer, rows in found.rows.items()}
+        return {layer: np.concatenate([part[layer] for part in parts])[None] for layer in addressing.spec.layers}
 
 
 def pages_for(tokens: int) -> int:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from runtime.model.row_multiple import row_multiple
+from runtime.model.filled_rows import filled_rows
 from runtime.run import Run
 from runtime.serve.generator import Generator
 from runtime.serve.sampler import Sampler, Sampling
@@ -44,7 +44,7 @@ def test_a_prompt_s_logits_are_computed_for_its_last_position_alone(generators: 
     handle = head.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0].numel() // head.in_features))
     logits = generators["device"].sequence().feed(ids[:40])
     handle.remove()
-    assert given == [row_multiple(generators["device"].model.config)]
+    assert given == [filled_rows(1, generators["device"].model.config)]
     torch.testing.assert_close(logits, generators["device"].sequence().feed_all(ids[:40])[-1])
 
 

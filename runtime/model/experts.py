@@ -9,13 +9,15 @@ After each step of the optimiser b moves by a fixed amount towards the experts t
 are used without a loss of their own.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.model.config import ModelConfig
 from runtime.model.feed_forward import FeedForward
-from runtime.model.row_multiple import row_multiple
+from runtime.model.filled_rows import filled_rows
 
 EPS = 1e-20
 
@@ -28,23 +30,24 @@ class Experts(nn.Module):
         self.gate_up = nn.Parameter(torch.empty(count, 2 * inner, hidden))
         self.down = nn.Parameter(torch.empty(count, hidden, inner))
 
-    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor, multiple: int = 1) -> Tensor:
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor, filled: Callable[[int], int]) -> Tensor:
         """(N, D) For tokens x (N, D), the sum over the experts chosen (N, k) of their outputs times the weights (N, k).
 
-        Tokens are sorted by expert, so each expert is two products over all of its own, with zeros up to a `multiple` of rows.
+        Tokens are sorted by expert, so each expert is two products over all of its own, filled up with zeros to as many
+        rows as `filled` says for their number.
         """
         order = chosen.flatten().argsort(stable=True)
         counts = chosen.flatten().bincount(minlength=len(self.gate_up)).tolist()
         tokens = order // chosen.shape[1]
         matrices = zip(self.gate_up.unbind(), self.down.unbind(), strict=True)  # backward joins their gradients once
         parts = torch.split(x[tokens], counts)
-        outputs = [self._expert(*own, part, multiple) for own, part in zip(matrices, parts, strict=True) if len(part)]
+        outputs = [self._expert(*own, part, filled(len(part))) for own, part in zip(matrices, parts, strict=True) if len(part)]
         weighted = torch.cat(outputs) * weights.flatten()[order].unsqueeze(-1).to(x.dtype)
         return torch.zeros_like(x, dtype=weighted.dtype).index_add(0, tokens, weighted)
 
     @staticmethod
-    def _expert(gate_up: Tensor, down: Tensor, x: Tensor, multiple: int) -> Tensor:
-        filled = functional.pad(x, (0, 0, 0, -len(x) % multiple)) if multiple > 1 else x
+    def _expert(gate_up: Tensor, down: Tensor, x: Tensor, rows: int) -> Tensor:
+        filled = functional.pad(x, (0, 0, 0, rows - len(x))) if rows > len(x) else x
         gate, up = functional.linear(filled, gate_up).chunk(2, dim=-1)
         return functional.linear(functional.silu(gate) * up, down)[: len(x)]
 
@@ -69,9 +72,11 @@ class MixtureOfExperts(nn.Module):
         chosen, weights = self.route(flat)
         if torch.is_grad_enabled():
             self.load += chosen.flatten().bincount(minlength=len(self.load))
-        multiple = 1 if torch.is_grad_enabled() else row_multiple(self.config)
-        out = self.experts(flat, chosen, weights, multiple).view_as(x)
+        out = self.experts(flat, chosen, weights, self._filled).view_as(x)
         return out if self.shared is None else out + self.shared(x)  # type: ignore[no-any-return]
+
+    def _filled(self, rows: int) -> int:
+        return rows if torch.is_grad_enabled() else filled_rows(rows, self.config)
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The experts (N, k) of tokens x (N, D), and their weights (N, k) in float32."""

@@ -50,12 +50,6 @@ class Pages:
         self.count = 0
         self.blocks = [BlockPages.empty(config, block, device) for block in range(config.blocks)]
 
-    @property
-    def page_bytes(self) -> int:
-        """What one page takes in all blocks."""
-        tensors = [tensor for block in self.blocks for tensor in block.tensors().values()]
-        return sum(tensor.element_size() * int(np.prod(tensor.shape[1:])) for tensor in tensors)
-
     def grow(self, count: int) -> None:
         """Makes room for `count` pages in all; what is in those there are stays."""
         for block in self.blocks:
@@ -124,3 +118,10 @@ class BlockBatch:
             pages = self.batch.tables[owners[first], : positions[end - 1] // PAGE + 1]
             found.append((torch.from_numpy(pages).to(self.pages.keys.device), slice(first, end), int(positions[first])))
         return found
+
+
+def page_bytes(config: ModelConfig) -> int:
+    """What a page takes in all blocks."""
+    pages = Pages(config, torch.device("meta"))
+    pages.grow(1)
+    return sum(tensor.nbytes for block in pages.blocks for tensor in block.tensors().values())

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from runtime.device import default_device
 from runtime.lookup import Lookup
@@ -12,7 +11,9 @@ from runtime.model.language_model import LanguageModel
 from runtime.placement.placement import PlacementName, check_placement
 from runtime.run import Run
 from runtime.sequence import Sequence as DecodedSequence
-from runtime.serve.sampler import Sampler, Sampling
+from runtime.serve.completion import Completion, Piece
+from runtime.serve.engine import Engine, Limits
+from runtime.serve.sampler import Sampling
 from runtime.serve.threads import choose_threads
 from runtime.trained_run import TrainedRun
 
@@ -50,29 +51,23 @@ class Generator:
         """Token ids; an empty prompt is the start of a document."""
         return list(self.tokenizer.encode(prompt, add_special_tokens=False).ids) or [self.end_id]
 
+    def engine(self, limits: Limits = Limits()) -> Engine:  # noqa: B008 - frozen
+        return Engine(self.model, self.lookup, self.tokenizer, self.end_id, limits)
+
+    def pieces(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
+        """What each step adds to the prompt."""
+        if sampling.max_tokens == 0:
+            return
+        engine = self.engine()
+        engine.add(Completion.of(prompt, sampling, self.tokenizer))
+        while not engine.is_idle:
+            yield from (piece for _, piece in engine.step())
+
     def token_ids(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
         """New token ids, ending before an end-of-text token."""
-        sequence, sampler = self.sequence(), Sampler(sampling)
-        following = prompt
-        for _ in range(sampling.max_tokens):
-            token = sampler(sequence.feed(following), following)
-            if token == self.end_id:
-                return
-            yield token
-            following = [token]
+        for piece in self.pieces(prompt, sampling):
+            yield from piece.token_ids
 
     def text(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[tuple[str, int]]:
-        """Pieces of text with the token ids consumed for each, cut before the first stop string."""
-        stream, text, sent, tokens = DecodeStream(skip_special_tokens=False), "", 0, 0
-        longest = max(map(len, sampling.stop), default=1)
-        for token in self.token_ids(prompt, sampling):
-            tokens += 1
-            text += stream.step(self.tokenizer, token) or ""
-            cuts = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
-            ready = min(cuts) if cuts else max(sent, len(text) - longest + 1)  # a stop string may still be growing
-            if ready > sent or cuts:
-                yield text[sent:ready], tokens
-                sent, tokens = ready, 0
-            if cuts:
-                return
-        yield text[sent:], tokens
+        """Pieces of text with the number of tokens in each, cut before the first stop string."""
+        yield from ((piece.text, len(piece.token_ids)) for piece in self.pieces(prompt, sampling))

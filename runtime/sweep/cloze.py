@@ -64,5 +64,5 @@ def end_scores(model: LanguageModel, lookup: Lookup | None, questions: Sequence[
 
 def _interleaved(firsts: Tensor, others: Tensor, lengths: Sequence[int]) -> Tensor:
     """Each line of `firsts` (N, D), followed by as many lines of `others` as `lengths` says."""
-    parts = zip(firsts.split(1), others.split(list(lengths)), strict=True)
+    parts = zip(torch.split(firsts, 1), torch.split(others, list(lengths)), strict=True)
     return torch.cat([part for pair in parts for part in pair])

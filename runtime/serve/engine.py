@@ -1,0 +1,102 @@
+"""Engine: continues many texts together, one step at a time.
+
+A step is: schedule, compute, sample, hand out. Completions join and leave between steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from runtime.decoder import Decoder
+from runtime.lookup import Lookup
+from runtime.model.language_model import LanguageModel
+from runtime.model.pages import page_bytes
+from runtime.serve.completion import Completion, Likelihoods, Piece
+from runtime.serve.scheduler import Scheduler
+
+STEP_TOKENS = 512
+MOST_RUNNING = 64
+CACHE_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    cache_bytes: int = CACHE_BYTES  # of pages: keys, values and what the memory carries on
+    step_tokens: int = STEP_TOKENS
+    running: int = MOST_RUNNING
+
+
+class Engine:
+    def __init__(
+        self, model: LanguageModel, lookup: Lookup | None, tokenizer: Tokenizer, end_id: int, limits: Limits = Limits()
+    ) -> None:
+        self.tokenizer, self.end_id = tokenizer, end_id
+        self.decoder = Decoder(model, lookup, max(1, limits.cache_bytes // page_bytes(model.config)))
+        self.scheduler = Scheduler(self.decoder, limits.step_tokens, limits.running)
+
+    def add(self, completion: Completion) -> None:
+        """It is continued from the next step on."""
+        assert completion.sampling.max_tokens > 0 or completion.of_prompt, "there is nothing to compute"
+        self.scheduler.waiting.append(completion)
+
+    def cancel(self, completion: Completion) -> None:
+        self.scheduler.remove(completion)
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.scheduler.waiting or self.scheduler.running)
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Completion, Piece]]:
+        """What one step adds to each of the completions that it brings to their next token."""
+        scheduled = self.scheduler.scheduled()
+        pieces = [(each.decoded, each.token_ids[each.decoded.length :][:count]) for each, count in scheduled]
+        hidden = torch.split(self.decoder.hidden(pieces), [count for _, count in scheduled])
+        complete = [number for number, (each, _) in enumerate(scheduled) if each.pending == 0]
+        for (each, _), states in zip(scheduled, hidden, strict=True):
+            if each.of_prompt:
+                self._score_prompt(each, states)
+        if not complete:
+            return []
+        logits = self.decoder.head(torch.cat([hidden[number][-1:] for number in complete]))
+        return self._handed_out([scheduled[number][0] for number in complete], logits)
+
+    def _handed_out(self, completions: Sequence[Completion], logits: Tensor) -> list[tuple[Completion, Piece]]:
+        """A token for each completion, from logits (completions, vocabulary)."""
+        likeliest, found = logits.argmax(-1).tolist(), []
+        for completion, token, own in zip(completions, likeliest, logits, strict=True):
+            if completion.generated == 0:
+                self.scheduler.keep(completion)
+            if completion.sampling.max_tokens == 0:
+                piece = Piece("", (), (), "length")
+            else:
+                if not completion.sampling.is_argmax:
+                    token = completion.sampler(own, completion.token_ids[-1 if completion.generated else 0 :])
+                wanted = completion.likeliest
+                likelihoods = _likelihoods(own[None], [token], wanted)[0] if wanted is not None else None
+                piece = completion.take(token, self.end_id, likelihoods)
+            if piece.finish_reason:
+                self.scheduler.keep(completion)
+                self.scheduler.remove(completion)
+            found.append((completion, piece))
+        return found
+
+    def _score_prompt(self, completion: Completion, states: Tensor) -> None:
+        """Adds the likelihoods of the prompt's tokens that follow hidden states (T, D)."""
+        first = completion.decoded.length - len(states) + 1
+        following = completion.token_ids[first : completion.prompt_tokens][: len(states)]
+        if following:
+            logits = self.decoder.head(states[: len(following)])
+            completion.prompt_likelihoods += _likelihoods(logits, following, completion.likeliest or 0)
+
+
+def _likelihoods(logits: Tensor, token_ids: Sequence[int], likeliest: int) -> list[Likelihoods]:
+    """Of each token, after logits (tokens, vocabulary)."""
+    found = logits.float().log_softmax(-1)
+    own = found.gather(-1, torch.tensor(token_ids, device=found.device)[:, None])[:, 0].tolist()
+    values, ids = found.topk(min(likeliest, found.shape[-1]), dim=-1)
+    tops = zip(ids.tolist(), values.tolist(), strict=True)
+    return [Likelihoods(value, list(zip(*top, strict=True))) for value, top in zip(own, tops, strict=True)]

@@ -1,0 +1,137 @@
+"""Texts continued together are those continued alone, whoever joins, leaves, shares a beginning or has to wait for room."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.model.pages import PAGE, page_bytes
+from runtime.run import Run
+from runtime.serve.completion import Completion, Likelihoods, Piece
+from runtime.serve.engine import Engine, Limits
+from runtime.serve.generator import Generator
+from runtime.serve.sampler import Sampling
+
+
+@pytest.fixture(scope="module")
+def generator(trained_run: Run) -> Generator:
+    return Generator.load(trained_run, "disk")
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    """Of many lengths; a third of them begin alike."""
+    random = np.random.default_rng(0)
+    shared = random.integers(1, 512, 3 * PAGE).tolist()
+    free = [random.integers(1, 512, length).tolist() for length in random.integers(1, 150, 24)]
+    return free + [shared[: random.integers(1, len(shared))] + random.integers(1, 512, 5).tolist() for _ in range(12)]
+
+
+def sampling_of(number: int) -> Sampling:
+    """Greedy for most, sampled with a seed of its own for every third."""
+    return Sampling(max_tokens=5 + number % 30, temperature=0.8 if number % 3 == 0 else 0.0, seed=number)
+
+
+@pytest.fixture(scope="module")
+def alone(generator: Generator, prompts: list[list[int]]) -> list[list[int]]:
+    return [list(generator.token_ids(prompt, sampling_of(number))) for number, prompt in enumerate(prompts)]
+
+
+def together(engine: Engine, completions: list[Completion], random: np.random.Generator) -> dict[Completion, list[int]]:
+    """Adds them a few at a time while others go on."""
+    found: dict[Completion, list[int]] = {completion: [] for completion in completions}
+    waiting = list(completions)
+    while waiting or not engine.is_idle:
+        for _ in range(int(random.integers(0, 4))):
+            if waiting:
+                engine.add(waiting.pop(0))
+        if not engine.is_idle:
+            for completion, piece in engine.step():
+                found[completion] += piece.token_ids
+    return found
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(), Limits(step_tokens=7), Limits(running=3), Limits(step_tokens=40, cache_bytes=0)],
+    ids=["room", "short steps", "few at a time", "hardly any pages"],
+)
+def test_company_changes_nothing(
+    generator: Generator, prompts: list[list[int]], alone: list[list[int]], limits: Limits
+) -> None:
+    if limits.cache_bytes == 0:  # as many pages as the longest needs, so that completions give theirs back
+        limits = replace(limits, cache_bytes=8 * page_bytes(generator.model.config))
+    engine, random = generator.engine(limits), np.random.default_rng(limits.step_tokens)
+    order = random.permutation(len(prompts)).tolist()
+    completions = [Completion.of(prompts[number], sampling_of(number), generator.tokenizer) for number in order]
+    found = together(engine, completions, random)
+    assert [found[completion] for completion in completions] == [alone[number] for number in order]
+    engine.scheduler.prefixes.give_back(10_000)
+    assert engine.decoder.pool.free == len(engine.decoder.pool) <= engine.decoder.most_pages
+
+
+def test_a_beginning_that_was_computed_is_not_computed_again(generator: Generator) -> None:
+    engine, prompt = generator.engine(), list(range(1, 2 * PAGE + 10))
+    texts = []
+    for _ in range(2):
+        completion = Completion.of(prompt, Sampling(max_tokens=8), generator.tokenizer)
+        engine.add(completion)
+        (scheduled,) = engine.scheduler.scheduled()
+        texts.append((scheduled[1], [piece.token_ids for _ in range(8) for _, piece in engine.step()]))
+    (first, tokens), (second, again) = texts
+    assert (first, second) == (len(prompt), len(prompt) - 2 * PAGE)
+    assert tokens == again
+
+
+def test_cancelled_completions_leave_at_once_and_others_go_on(generator: Generator, prompts: list[list[int]]) -> None:
+    engine = generator.engine(Limits(running=4))
+    completions = [Completion.of(prompt, Sampling(max_tokens=12), generator.tokenizer) for prompt in prompts[:8]]
+    for completion in completions:
+        engine.add(completion)
+    found: dict[Completion, list[int]] = {completion: [] for completion in completions}
+    for step in range(40):
+        if step in (2, 5):
+            engine.cancel(completions[step])
+        for completion, piece in engine.step() if not engine.is_idle else ():
+            found[completion] += piece.token_ids
+    expected = [list(generator.token_ids(prompt, Sampling(max_tokens=12))) for prompt in prompts[:8]]
+    for number, completion in enumerate(completions):
+        assert found[completion] == (expected[number] if number not in (2, 5) else expected[number][: len(found[completion])])
+    assert len(found[completions[5]]) < 12
+
+
+def completed(engine: Engine, completion: Completion) -> list[Piece]:
+    engine.add(completion)
+    pieces = []
+    while not engine.is_idle:
+        pieces += [piece for _, piece in engine.step()]
+    return pieces
+
+
+@pytest.mark.parametrize("step_tokens", [4, 512])
+def test_likelihoods_are_the_model_s_own(generator: Generator, step_tokens: int) -> None:
+    prompt = generator.encode("def parse(self, name):\n    return name\n")
+    completion = Completion.of(prompt, Sampling(max_tokens=6, temperature=1.5, seed=1), generator.tokenizer)
+    completion.likeliest, completion.of_prompt = 3, True
+    pieces = completed(generator.engine(Limits(step_tokens=step_tokens)), completion)
+    logits = generator.sequence().feed_all(completion.token_ids).log_softmax(-1)
+    found: list[Likelihoods] = [*completion.prompt_likelihoods, *(each for piece in pieces for each in piece.likelihoods)]
+    assert len(found) == len(completion.token_ids) - 1
+    for place, each in enumerate(found):
+        assert each.own == pytest.approx(float(logits[place, completion.token_ids[place + 1]]), abs=1e-5)
+        values, ids = logits[place].topk(3)
+        assert [token for token, _ in each.likeliest] == ids.tolist()
+        torch.testing.assert_close(torch.tensor([value for _, value in each.likeliest]), values)
+
+
+def test_the_last_token_may_end_a_stop_string(generator: Generator) -> None:
+    """Then it is that, and not the number of tokens, that ended the text."""
+    prompt = generator.encode("def ")
+    free = "".join(text for text, _ in generator.text(prompt, Sampling(max_tokens=9)))
+    stop = next(free[at:] for at in range(len(free) - 1, 0, -1) if free.find(free[at:]) == at)
+    for count, reason in ((9, "stop"), (8, "length")):
+        completion = Completion.of(prompt, Sampling(max_tokens=count, stop=(stop,)), generator.tokenizer)
+        pieces = completed(generator.engine(), completion)
+        assert [piece.finish_reason for piece in pieces] == [None] * (count - 1) + [reason]
+        assert free.removesuffix(stop).startswith("".join(piece.text for piece in pieces))
