@@ -43,7 +43,7 @@ def serve(
             app.include_router(page_router(name, lambda: Content.open(Run(run), TrainedRun.load(Run(run), cpu, best))))
         tables = f" with its tables on {where}" if generator.lookup else ", which has no memory and no tables to place,"
         note(f"serving {name}{tables} at http://{host}:{listener.getsockname()[1]}")
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
         server.run(sockets=[listener])
 
 

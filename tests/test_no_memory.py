@@ -152,11 +152,11 @@ def test_serve_answers_and_says_that_nothing_is_placed(plain_run: Run) -> None:
         line = server.stderr.readline()
         server.terminate()
     assert "which has no memory and no tables to place, at http://" in line
-    client = TestClient(build_app(Generator.load(plain_run, "disk"), "plain"))
     request: dict[str, Any] = {"model": "plain", "prompt": "def ", "max_tokens": 4, "temperature": 0}
-    answer = client.post("/v1/completions", json=request).json()["choices"][0]["text"]
+    with TestClient(build_app(Generator.load(plain_run, "disk"), "plain")) as client:
+        answer = client.post("/v1/completions", json=request).json()["choices"][0]["text"]
+        beyond = client.post("/v1/completions", json={**request, "prompt": [99_999]})
     assert answer == document("generate", "def ", "--max-tokens", "4", "--run", plain_run.folder)["text"]
-    beyond = client.post("/v1/completions", json={**request, "prompt": [99_999]})
     assert beyond.status_code == 400
     assert "outside the vocabulary of 512 tokens" in beyond.json()["error"]["message"]
 

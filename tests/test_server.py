@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -131,11 +132,11 @@ def test_penalty_and_min_p_are_those_of_generate(client: httpx.Client, trained_r
         ({"top_p": 0}, 400, "top_p"),
         ({"min_p": 1.5}, 400, "min_p"),
         ({"repetition_penalty": 0}, 400, "repetition_penalty"),
-        ({"n": 2}, 400, "n"),
+        ({"n": 0}, 400, "n"),
         ({"prompt": []}, 400, "prompt"),
         ({"prompt": [1, 10_000_000]}, 400, "prompt"),
         ({"prompt": [-1]}, 400, "prompt"),
-        ({"logprobs": 5}, 400, "logprobs"),
+        ({"logprobs": 50}, 400, "logprobs"),
         ({"stop": 3}, 400, "stop"),
         ({"seed": 1 << 70}, 400, "seed"),
     ],
@@ -165,3 +166,101 @@ def test_broken_bodies_unknown_paths_and_methods(client: httpx.Client) -> None:
     assert client.get("/v1/completions").status_code == 405
     assert "error" in client.get("/v1/nothing").json()
     assert complete(client).status_code == 200
+
+
+def test_nulls_and_neutral_values_are_as_nothing(client: httpx.Client) -> None:
+    neutral = {"n": 1, "best_of": 1, "echo": False, "presence_penalty": 0.0, "frequency_penalty": 0, "logit_bias": {}}
+    nulls = dict.fromkeys(
+        ["top_p", "stop", "seed", "logprobs", "suffix", "stream", "stream_options", "user", "n", "logit_bias"]
+    )
+    expected = complete(client).json()["choices"]
+    assert complete(client, **neutral).json()["choices"] == expected
+    assert complete(client, **nulls).json()["choices"] == expected
+
+
+def test_several_choices(client: httpx.Client) -> None:
+    """Each is what its own seed gives; the best of several is the likeliest."""
+    asked = {"temperature": 1.2, "logprobs": 0, "prompt": ["def a", "x ="]}
+    single = [complete(client, **asked, seed=seed).json()["choices"] for seed in (5, 6, 7)]
+    together = complete(client, **asked, seed=5, n=3).json()
+    assert [choice["text"] for choice in together["choices"]] == [single[s][p]["text"] for p in range(2) for s in range(3)]
+    assert [choice["index"] for choice in together["choices"]] == list(range(6))
+    assert together["usage"]["completion_tokens"] == sum(len(c["logprobs"]["tokens"]) for c in together["choices"])
+    best = complete(client, **asked, seed=5, n=1, best_of=3).json()["choices"]
+    for prompt in range(2):
+        ranked = max((single[s][prompt] for s in range(3)), key=lambda c: sum(c["logprobs"]["token_logprobs"]))
+        assert best[prompt]["text"] == ranked["text"]
+    assert best[0]["logprobs"]["top_logprobs"][0] == {}
+
+
+def test_echo_with_logprobs_scores_a_text(client: httpx.Client, trained_run: Run) -> None:
+    """As evaluation harnesses ask: the likelihoods of the prompt's own tokens, and nothing generated."""
+    ids = trained_run.tokenizer().encode("def parse(self):").ids
+    answer = complete(client, prompt=ids, echo=True, logprobs=2, max_tokens=0).json()
+    choice = answer["choices"][0]
+    logprobs = choice["logprobs"]
+    assert (choice["text"], choice["finish_reason"]) == ("def parse(self):", "length")
+    assert "".join(logprobs["tokens"]) == choice["text"]
+    assert logprobs["token_logprobs"][0] is None
+    assert all(value <= 0 for value in logprobs["token_logprobs"][1:])
+    assert all(len(top) == 2 for top in logprobs["top_logprobs"][1:])
+    assert logprobs["text_offset"] == [len("".join(logprobs["tokens"][:n])) for n in range(len(ids))]
+    assert answer["usage"]["completion_tokens"] == 0
+    longer = complete(client, prompt=ids, echo=True, logprobs=2, max_tokens=3).json()["choices"][0]["logprobs"]
+    assert longer["token_logprobs"][: len(ids)] == pytest.approx(logprobs["token_logprobs"][: len(ids)])
+    assert len(longer["tokens"]) == len(ids) + 3
+
+
+def test_a_stream_has_its_usage_and_its_echo(client: httpx.Client) -> None:
+    whole = complete(client, echo=True, logprobs=1, n=2, seed=3, temperature=1).json()
+    asked = {"echo": True, "logprobs": 1, "n": 2, "seed": 3, "temperature": 1, "stream": True}
+    body = {"model": "run", "prompt": "def parse(", "max_tokens": 12, **asked, "stream_options": {"include_usage": True}}
+    with client.stream("POST", "/v1/completions", json=body) as response:
+        pieces = events(response)
+    assert pieces[-1]["usage"] == whole["usage"]
+    for choice in whole["choices"]:
+        own = [piece["choices"][0] for piece in pieces[:-1] if piece["choices"][0]["index"] == choice["index"]]
+        assert "".join(piece["text"] for piece in own) == choice["text"]
+        assert [v for piece in own for v in piece["logprobs"]["token_logprobs"]] == choice["logprobs"]["token_logprobs"]
+        assert [v for piece in own for v in piece["logprobs"]["text_offset"]] == choice["logprobs"]["text_offset"]
+        assert own[-1]["finish_reason"] == choice["finish_reason"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_clients_that_leave_free_their_place(client: httpx.Client, stream: bool) -> None:
+    """Whole requests too: many that leave at once must not keep the server from the next."""
+    body = {"model": "run", "prompt": "x", "max_tokens": 4000, "temperature": 1, "n": 8, "stream": stream}
+    for _ in range(10):
+        if stream:
+            with client.stream("POST", "/v1/completions", json=body) as response:
+                next(response.iter_lines())
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                client.post("/v1/completions", json=body, timeout=0.05)
+    assert client.get("/health", timeout=2).status_code == 200
+    assert complete(client).status_code == 200
+    began = time.monotonic()
+    assert complete(client).status_code == 200
+    assert time.monotonic() - began < 2
+
+
+def test_a_body_beyond_the_limit_is_refused_unread(client: httpx.Client) -> None:
+    large = client.post("/v1/completions", json={"model": "run", "prompt": "x" * (5 << 20)})
+    assert (large.status_code, large.json()["error"]["code"]) == (413, "too_large")
+
+    def chunks() -> Iterator[bytes]:
+        yield b'{"model": "run", "prompt": "'
+        for _ in range(40):
+            yield b"x" * (1 << 17)
+
+    streamed = client.post("/v1/completions", content=chunks(), headers={"content-type": "application/json"})
+    assert (streamed.status_code, streamed.json()["error"]["code"]) == (413, "too_large")
+    long = client.post("/v1/completions", json={"model": "run", "prompt": "x" * 100_000})
+    assert (long.status_code, long.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"temperature": 1e-38}, {"temperature": 1, "top_p": 1e-300}, {"seed": -(2**63)}, {"top_k": -1}, {"min_p": 1}]
+)
+def test_extremes_are_served(client: httpx.Client, changes: dict[str, Any]) -> None:
+    assert complete(client, **changes).status_code == 200

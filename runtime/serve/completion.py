@@ -59,6 +59,11 @@ class Completion:
         return len(self.token_ids) - self.decoded.length
 
     @property
+    def has_work(self) -> bool:
+        """Whether anything is to be computed."""
+        return self.sampling.max_tokens > 0 or self.of_prompt
+
+    @property
     def generated(self) -> int:
         return len(self.token_ids) - self.prompt_tokens
 

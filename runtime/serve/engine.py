@@ -39,11 +39,17 @@ class Engine:
 
     def add(self, completion: Completion) -> None:
         """It is continued from the next step on."""
-        assert completion.sampling.max_tokens > 0 or completion.of_prompt, "there is nothing to compute"
+        assert completion.has_work, "there is nothing to compute"
         self.scheduler.waiting.append(completion)
 
     def cancel(self, completion: Completion) -> None:
         self.scheduler.remove(completion)
+
+    def drop_all(self) -> None:
+        """Ends every completion, and forgets all beginnings."""
+        for completion in [*self.scheduler.waiting, *self.scheduler.running]:
+            self.scheduler.remove(completion)
+        self.scheduler.prefixes.give_back(len(self.scheduler.prefixes))
 
     @property
     def is_idle(self) -> bool:

@@ -4,8 +4,8 @@ In this order, which is vLLM's (`vllm/v1/sample/sampler.py`): logit bias, penalt
 each on what the one before left. The repetition penalty is CTRL's (Keskar et al. 2019, section 4.1) in the form that
 `transformers` gave it: the logit of a token that stood in the prompt or was generated is divided by the penalty where it is
 above 0, and multiplied where it is below. OpenAI's two penalties are subtracted from the logits of generated tokens: once, and
-once for each time. Min-p (Nguyen et al. 2024) keeps tokens at least so many times as likely as the likeliest, top-p the likeliest
-that together reach p.
+once for each time. Min-p (Nguyen et al. 2024) keeps tokens at least so many times as likely as the likeliest, top-p the
+likeliest that together reach p.
 """
 
 from collections import Counter

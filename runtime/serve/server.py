@@ -1,181 +1,239 @@
-"""An OpenAI-style HTTP server over one trained run.
+"""An OpenAI-style HTTP server over one model.
 
-`POST /v1/completions` (whole or as server-sent events), `GET /v1/models`, `GET /health`. Requests take turns, a
-piece of text each, so that every step has all cores. Errors are in OpenAI's shape.
+`POST /v1/completions` (whole or as server-sent events), `GET /v1/models`, `GET /health`. Errors are in OpenAI's shape. A client
+that leaves is not computed for any longer.
 """
 
+import asyncio
 import json
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
 
+from anyio import CapacityLimiter, create_task_group, to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from hashing.base.json_object import INT64_MAX
+from hashing.base.errors import EngramError
 from hashing.text.text_file import SURROGATE
+from runtime.serve.body_limit import BodyLimit
+from runtime.serve.choice import Choice
+from runtime.serve.completion import Completion
 from runtime.serve.generator import Generator
-from runtime.serve.sampler import Sampling
+from runtime.serve.protocol import CompletionRequest, RequestError, error_body
+from runtime.serve.service import BusyError, Service
+from runtime.serve.text_cutter import TextCutter
 
 MAX_CONTEXT = 4096  # tokens of prompt and completion together
-
-TokenId = Annotated[int, Field(ge=0, strict=True)]
-
-
-class CompletionRequest(BaseModel):
-    """The part of OpenAI's completion request that is served, and two of vLLM's; anything else is refused by name."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str
-    prompt: str | list[TokenId] | list[str] | list[list[TokenId]] = ""
-    max_tokens: int = Field(16, ge=0, le=MAX_CONTEXT)
-    temperature: float = Field(1.0, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
-    n: int = Field(1, ge=1, le=1)
-    stream: bool = False
-    stop: str | list[str] | None = None
-    seed: int | None = Field(None, ge=0, le=INT64_MAX)
-    repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)  # this and min_p as vLLM names them
-    min_p: float = Field(0.0, ge=0, le=1)
-    user: str | None = None
-
-    def prompts(self) -> Sequence[str | list[int]]:
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        token_ids = [item for item in self.prompt if isinstance(item, int)]
-        return [token_ids] if token_ids else [item for item in self.prompt if not isinstance(item, int)]
-
-    def sampling(self) -> Sampling:
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        stops = tuple(s for s in stop if s)
-        return Sampling(self.max_tokens, self.temperature, self.top_p, self.seed, stops, self.repetition_penalty, self.min_p)
+LONGEST_PROMPT = 16 * MAX_CONTEXT  # characters: a longer text is not made into tokens to find that they are too many
+MOST_BODY_BYTES = 4 << 20
 
 
-class RequestError(Exception):
-    def __init__(self, message: str, param: str | None, code: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.body = error_body(message, param, code)
-        self.status = status
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that can be served."""
 
+    request: CompletionRequest
+    choices: Sequence[Choice]  # for each prompt all of its texts, one prompt after another
+    prompt_tokens: int
 
-def error_body(message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
+    @property
+    def completions(self) -> dict[Completion, Choice]:
+        return {choice.completion: choice for choice in self.choices}
+
+    def usage(self) -> dict[str, int]:
+        completed = sum(len(choice.token_ids) for choice in self.choices)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": completed,
+            "total_tokens": self.prompt_tokens + completed,
+        }
+
+    def answered(self) -> list[dict[str, Any]]:
+        """As many choices of each prompt as were asked for, the likeliest of those there are."""
+        wanted, tries = self.request.n, self.request.tries
+        found = []
+        for first in range(0, len(self.choices), tries):
+            of_prompt = self.choices[first : first + tries]
+            best = sorted(of_prompt, key=Choice.mean_likelihood, reverse=True)[:wanted] if tries > wanted else of_prompt
+            found += [choice.whole() for choice in best]
+        return [{**choice, "index": index} for index, choice in enumerate(found)]
 
 
 class Completions:
     """Answers completion requests with one generator."""
 
     def __init__(self, generator: Generator, name: str) -> None:
-        self.name = name
-        self._generator = generator
-        self._turn = threading.Lock()
+        self.name, self.service = name, Service(generator.engine())
+        self._generator, self._one = generator, CapacityLimiter(1)
 
-    def check(self, request: CompletionRequest) -> list[list[int]]:
-        """The request's prompts as token ids. Raises RequestError for what cannot be served."""
+    async def asked(self, request: CompletionRequest) -> Asked:
+        """Raises RequestError for what cannot be served, and BusyError for what cannot be served now."""
         if request.model != self.name:
             raise RequestError(
                 f"the model {request.model!r} is not served here; {self.name!r} is", "model", "model_not_found", 404
             )
         if not (prompts := request.prompts()):
             raise RequestError("prompt is an empty list; expected at least one prompt", "prompt", "invalid_value")
-        return [self._prompt_ids(prompt, request.max_tokens) for prompt in prompts]
+        size = self._generator.model.config.vocab_size
+        if outside := [token for token in request.logit_bias if int(token) >= size]:
+            raise RequestError(
+                f"token id {outside[0]} is outside the vocabulary of {size} tokens", "logit_bias", "invalid_value"
+            )
+        encoded = [await self._prompt_ids(prompt, request.max_tokens) for prompt in prompts]
+        choices = [
+            self._choice(request, ids, place * request.tries + number, number)
+            for place, ids in enumerate(encoded)
+            for number in range(request.tries)
+        ]
+        self.service.check_room(len(choices))
+        return Asked(request, choices, sum(map(len, encoded)))
 
-    def _prompt_ids(self, prompt: str | list[int], max_tokens: int) -> list[int]:
-        if isinstance(prompt, str) and SURROGATE.search(prompt):
-            raise RequestError("prompt holds half of a surrogate pair, which is no text", "prompt", "invalid_value")
-        ids = self._generator.encode(prompt) if isinstance(prompt, str) else prompt or self._generator.encode("")
+    async def _prompt_ids(self, prompt: str | list[int], max_tokens: int) -> list[int]:
+        if isinstance(prompt, str):
+            if SURROGATE.search(prompt):
+                raise RequestError("prompt holds half of a surrogate pair, which is no text", "prompt", "invalid_value")
+            if len(prompt) > LONGEST_PROMPT:
+                raise _too_long(f"at most {LONGEST_PROMPT} characters of prompt are served; found {len(prompt)}")
+            ids = await to_thread.run_sync(self._generator.encode, prompt, limiter=self._one)
+        else:
+            ids = prompt or self._generator.encode("")
         if (largest := max(ids)) >= (size := self._generator.model.config.vocab_size):
             raise RequestError(f"token id {largest} is outside the vocabulary of {size} tokens", "prompt", "invalid_value")
         if len(ids) + max_tokens > MAX_CONTEXT:
             found = f"{len(ids)} in the prompt and {max_tokens} in the completion"
-            raise RequestError(f"at most {MAX_CONTEXT} tokens are served; found {found}", "prompt", "context_length_exceeded")
+            raise _too_long(f"at most {MAX_CONTEXT} tokens are served; found {found}")
         return ids
 
-    def whole(self, request: CompletionRequest, prompts: list[list[int]]) -> dict[str, Any]:
-        choices, completion = [], 0
-        for index, prompt in enumerate(prompts):
-            text = ""
-            used = 0
-            for piece, tokens in self._text(prompt, request.sampling()):
-                text += piece
-                used += tokens
-            completion += used
-            choices.append(self._choice(index, text, "length" if used == request.max_tokens else "stop"))
-        asked = sum(map(len, prompts))
-        usage = {"prompt_tokens": asked, "completion_tokens": completion, "total_tokens": asked + completion}
-        return {**self._header(), "choices": choices, "usage": usage}
+    def _choice(self, request: CompletionRequest, prompt: list[int], index: int, number: int) -> Choice:
+        tokenizer, sampling = self._generator.tokenizer, request.sampling(number)
+        ranked = 0 if request.tries > request.n else None
+        likeliest = ranked if request.logprobs is None else request.logprobs
+        of_prompt = request.echo and request.logprobs is not None
+        completion = Completion(list(prompt), sampling, TextCutter(tokenizer, sampling.stop), likeliest, of_prompt)
+        echo = str(tokenizer.decode(prompt, skip_special_tokens=False)) if request.echo else None
+        finish_reason = None if completion.has_work else "length"
+        return Choice(index, completion, tokenizer, echo, request.logprobs is not None, finish_reason=finish_reason)
 
-    def stream(self, request: CompletionRequest, prompts: list[list[int]]) -> Iterator[str]:
-        header = self._header()
-        for index, prompt in enumerate(prompts):
-            used = 0
-            for piece, tokens in self._text(prompt, request.sampling()):
-                used += tokens
-                yield self._event({**header, "choices": [self._choice(index, piece, None)]})
-            reason = "length" if used == request.max_tokens else "stop"
-            yield self._event({**header, "choices": [self._choice(index, "", reason)]})
+    async def whole(self, asked: Asked) -> dict[str, Any]:
+        choices = asked.completions
+        async with self.service.joined([each for each in choices if each.has_work]) as handed:
+            async for some in handed:
+                for completion, piece in some:
+                    choices[completion].add(piece)
+        return {**self._header(), "choices": asked.answered(), "usage": asked.usage()}
+
+    async def stream(self, asked: Asked) -> AsyncIterator[str]:
+        header, choices = self._header(), asked.completions
+        for choice in asked.choices:
+            if not choice.completion.has_work:
+                yield _event({**header, "choices": [choice.whole()]})
+        try:
+            async with self.service.joined([each for each in choices if each.has_work]) as handed:
+                async for some in handed:
+                    yield "".join(_event({**header, "choices": [choices[completion].add(piece)]}) for completion, piece in some)
+        except EngramError as e:
+            yield _event(_failed(e).body)
+            return
+        if asked.request.stream_options.include_usage:
+            yield _event({**header, "choices": [], "usage": asked.usage()})
         yield "data: [DONE]\n\n"
-
-    def _text(self, prompt: list[int], sampling: Sampling) -> Iterator[tuple[str, int]]:
-        """Takes its turn for each piece, never between two: a client that leaves must not leave with the lock."""
-        pieces = self._generator.text(prompt, sampling)
-        while True:
-            with self._turn:
-                piece = next(pieces, None)
-            if piece is None:
-                return
-            yield piece
 
     def _header(self) -> dict[str, Any]:
         return {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": self.name}
 
-    @staticmethod
-    def _choice(index: int, text: str, reason: str | None) -> dict[str, Any]:
-        return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
 
-    @staticmethod
-    def _event(document: dict[str, Any]) -> str:
-        return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
+def _event(document: dict[str, Any]) -> str:
+    return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
+
+
+def _too_long(message: str) -> RequestError:
+    return RequestError(message, "prompt", "context_length_exceeded")
+
+
+def _failed(error: EngramError) -> RequestError:
+    return RequestError(f"the model cannot go on: {error}", None, "unavailable", 503)
+
+
+async def while_connected(request: Request, answer: Callable[[], Awaitable[Any]]) -> Any:
+    """What `answer` gives; it is cancelled when the client leaves, and nothing is given."""
+    found: list[Any] = []
+    async with create_task_group() as tasks:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        found.append(await answer())
+        tasks.cancel_scope.cancel()
+    return found[0] if found else None
 
 
 def build_app(generator: Generator, name: str) -> FastAPI:
-    app = FastAPI(title="engram", openapi_url=None)
     completions = Completions(generator, name)
     started = int(time.time())
 
+    @asynccontextmanager
+    async def at_work(_: FastAPI) -> AsyncIterator[None]:
+        work = asyncio.create_task(completions.service.run())
+        yield
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+
+    app = FastAPI(title="engram", lifespan=at_work, docs_url=None, redoc_url=None)
+    app.add_middleware(BodyLimit, most_bytes=MOST_BODY_BYTES)
+
     @app.post("/v1/completions", response_model=None)
-    def complete(request: CompletionRequest) -> StreamingResponse | dict[str, Any]:
-        prompts = completions.check(request)
-        if request.stream:
-            return StreamingResponse(completions.stream(request, prompts), media_type="text/event-stream")
-        return completions.whole(request, prompts)
+    async def complete(body: CompletionRequest, request: Request) -> StreamingResponse | dict[str, Any] | None:
+        asked = await completions.asked(body)
+        if body.stream:
+            return StreamingResponse(completions.stream(asked), media_type="text/event-stream")
+        answer: dict[str, Any] | None = await while_connected(request, lambda: completions.whole(asked))
+        return answer
 
     @app.get("/v1/models")
-    def models() -> dict[str, Any]:
+    async def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": name, "object": "model", "created": started, "owned_by": "engram"}]}
 
     @app.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    _answer_errors(app)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """In OpenAI's shape."""
+
     @app.exception_handler(RequestError)
-    def refused(_: Request, e: RequestError) -> JSONResponse:
+    async def refused(_: Request, e: RequestError) -> JSONResponse:
         return JSONResponse(e.body, e.status)
 
+    @app.exception_handler(BusyError)
+    async def busy(_: Request, e: BusyError) -> JSONResponse:  # noqa: ARG001
+        body = error_body("too many requests are waiting; try again in a second", None, "busy", "server_error")
+        return JSONResponse(body, 429, {"Retry-After": "1"})
+
+    @app.exception_handler(EngramError)
+    async def failed(_: Request, e: EngramError) -> JSONResponse:
+        error = _failed(e)
+        return JSONResponse(error.body, error.status)
+
     @app.exception_handler(RequestValidationError)
-    def malformed(_: Request, e: RequestValidationError) -> JSONResponse:
+    async def malformed(_: Request, e: RequestValidationError) -> JSONResponse:
         first = e.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, str)) or None
         return JSONResponse(error_body(f"{where or 'the body'}: {first['msg']}", where, "invalid_value"), 400)
 
     @app.exception_handler(HTTPException)
-    def unknown(request: Request, e: HTTPException) -> JSONResponse:
+    async def unknown(request: Request, e: HTTPException) -> JSONResponse:
         return JSONResponse(error_body(f"{request.method} {request.url.path}: {e.detail}"), e.status_code)
-
-    return app
