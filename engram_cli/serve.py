@@ -23,7 +23,6 @@ def serve(
     Example: engram serve --port 9000 --placement disk --run runs/mine
     """
     import torch
-    import uvicorn
 
     from engram_cli.options import chosen_placement
     from engram_cli.output import note
@@ -31,6 +30,7 @@ def serve(
     from runtime.inspect.page.router import page_router
     from runtime.run import Run
     from runtime.serve.generator import Generator
+    from runtime.serve.http_server import HttpServer
     from runtime.serve.server import build_app
     from runtime.trained_run import TrainedRun
 
@@ -43,8 +43,7 @@ def serve(
             app.include_router(page_router(name, lambda: Content.open(Run(run), TrainedRun.load(Run(run), cpu, best))))
         tables = f" with its tables on {where}" if generator.lookup else ", which has no memory and no tables to place,"
         note(f"serving {name}{tables} at http://{host}:{listener.getsockname()[1]}")
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
-        server.run(sockets=[listener])
+        HttpServer(app).serve_on(listener)
 
 
 def _listen(host: str, port: int) -> socket.socket:
