@@ -11,12 +11,18 @@ from engram_cli.options import DEFAULT_RUN, BestCheckpoint, Offload, PlacementOp
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    verify: Annotated[
+        int,
+        typer.Option(min=0, help="In one of so many steps rows and vectors are found again by the plain rule; 0: in none."),
+    ] = 0,
     best: BestCheckpoint = False,
     offload: Offload = False,
     placement: PlacementOption = None,
     run: RunDir = DEFAULT_RUN,
 ) -> None:
-    """Serve completions over HTTP: POST /v1/completions, GET /v1/models, GET /health; and at / a page that looks inside.
+    """Serve completions over HTTP, as OpenAI's API has them, and at / a page that looks inside.
+
+    POST /v1/completions, GET /v1/models; GET /health, /ready and /metrics.
 
     Example: engram serve --offload
 
@@ -38,7 +44,7 @@ def serve(
         where = chosen_placement(placement, offload)
         name, cpu = run.resolve().name, torch.device("cpu")
         generator = Generator.load(Run(run), where, best=best)
-        app = build_app(generator, name)
+        app = build_app(generator, name, verify)
         if generator.lookup:
             app.include_router(page_router(name, lambda: Content.open(Run(run), TrainedRun.load(Run(run), cpu, best))))
         tables = f" with its tables on {where}" if generator.lookup else ", which has no memory and no tables to place,"

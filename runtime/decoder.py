@@ -6,7 +6,7 @@ sequence gives does not depend on who is computed with it, nor on how it was cut
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,13 +27,21 @@ from runtime.vectors import LayerRows, Vectors
 class Decoded:
     """A sequence so far."""
 
-    length: int = 0  # tokens
+    token_ids: list[int] = field(default_factory=list)
     pages: list[int] = field(default_factory=list)
     history: NDArray[np.int64] | None = None  # (max_order - 1,) for its next piece; None at the start, and without a lookup
+
+    @property
+    def length(self) -> int:
+        """In tokens."""
+        return len(self.token_ids)
 
 
 Piece = tuple[Decoded, Sequence[int]]
 """A sequence, and the token ids that follow it."""
+
+Watch = Callable[[Sequence[Piece], LayerRows, Vectors], None]
+"""Sees the rows and vectors (1, N, …) of the pieces of every step, before the model does."""
 
 
 class Decoder:
@@ -42,6 +50,7 @@ class Decoder:
     def __init__(self, model: LanguageModel, lookup: Lookup | None, most_pages: int = sys.maxsize) -> None:
         self.model, self.lookup, self.most_pages = model, lookup, most_pages
         self.pages, self.pool = Pages(model.config, model.device), PagePool()
+        self.watch: Watch | None = None
 
     @torch.inference_mode()
     def logits(self, pieces: Sequence[Piece]) -> Tensor:
@@ -67,7 +76,7 @@ class Decoder:
         batch = self._batch(pieces, lengths, filled)
         found: Tensor = self.model(torch.from_numpy(token_ids).to(self.model.device), vectors, batch)
         for sequence, ids in pieces:
-            sequence.length += len(ids)
+            sequence.token_ids += ids
         return found[0, :rows]
 
     def reserve(self, pieces: Iterable[Piece]) -> None:
@@ -87,7 +96,7 @@ class Decoder:
     def forked(self, sequence: Decoded, times: int) -> list[Decoded]:
         """Sequences that go on from where the given one is, each on its own; full pages are shared."""
         full = sequence.length // PAGE
-        forks = [Decoded(sequence.length, sequence.pages[:full], sequence.history) for _ in range(times)]
+        forks = [Decoded(list(sequence.token_ids), sequence.pages[:full], sequence.history) for _ in range(times)]
         for fork in forks:
             self.pool.share(fork.pages)
         if full < len(sequence.pages):
@@ -97,11 +106,11 @@ class Decoder:
 
     def resumed(self, token_ids: Sequence[int], pages: list[int]) -> Decoded:
         """A sequence of which full pages, its own from now on, hold the first of the token ids."""
-        length = len(pages) * PAGE
-        if not length or self.lookup is None:
-            return Decoded(length, pages)
-        addressing = self.lookup.addressing
-        return Decoded(length, pages, addressing.addresses(np.array([token_ids[:length]], np.int64)).history[0])
+        sequence = Decoded(list(token_ids[: len(pages) * PAGE]), pages)
+        if pages and self.lookup is not None:
+            addresses = self.lookup.addressing.addresses(np.array([sequence.token_ids], np.int64))
+            sequence.history = addresses.history[0]
+        return sequence
 
     def _batch(self, pieces: Sequence[Piece], lengths: list[int], filled: int) -> Batch:
         tables = np.zeros((len(pieces), max(len(sequence.pages) for sequence, _ in pieces)), np.int64)
@@ -117,7 +126,10 @@ class Decoder:
     def _vectors(self, pieces: Sequence[Piece], filled: int) -> Vectors:
         """Asks for the vectors of all pieces; rows that fill the batch up get zeros."""
         assert self.lookup is not None
-        vectors = self.lookup.placement.fetch(self._rows(self.lookup.addressing, pieces))
+        rows = self._rows(self.lookup.addressing, pieces)
+        vectors = self.lookup.placement.fetch(rows)
+        if self.watch is not None:
+            self.watch(pieces, rows, vectors)
 
         def filled_up(layer: int) -> Tensor | None:
             given = vectors(layer)

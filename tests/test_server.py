@@ -11,8 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
 from runtime.run import Run
+from runtime.serve.generator import Generator
+from runtime.serve.server import build_app
 from tests.commands import document, engram_process
 
 
@@ -264,3 +267,39 @@ def test_a_body_beyond_the_limit_is_refused_unread(client: httpx.Client) -> None
 )
 def test_extremes_are_served(client: httpx.Client, changes: dict[str, Any]) -> None:
     assert complete(client, **changes).status_code == 200
+
+
+def test_what_is_counted(client: httpx.Client) -> None:
+    def counted() -> dict[str, float]:
+        lines = client.get("/metrics").text.splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+    before = counted()
+    answer = complete(client, max_tokens=7, temperature=0, logit_bias={"0": -100}).json()
+    complete(client, model="another")
+    after = counted()
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    assert grown["engram_generated_tokens_total"] == 7
+    assert grown["engram_prompt_tokens_total"] == answer["usage"]["prompt_tokens"]
+    assert grown["engram_first_token_seconds_count"] == 1
+    assert grown["engram_between_tokens_seconds_count"] == 6
+    assert grown['engram_requests_total{status="404"}'] == 1
+    assert (after["engram_running"], after["engram_waiting"], after["engram_mismatches"]) == (0, 0, 0)
+
+
+def test_ready_until_something_is_wrong(trained_run: Run) -> None:
+    generator = Generator.load(trained_run, "disk")
+    with TestClient(build_app(generator, "run", verify_every=1)) as client:
+        body = {"model": "run", "prompt": "def parse(", "max_tokens": 5, "temperature": 0}
+        assert client.post("/v1/completions", json=body).status_code == 200
+        assert client.get("/ready").json() == {"status": "ready"}
+        assert generator.lookup is not None
+        fetch = generator.lookup.placement.fetch
+        shifted = lambda rows: fetch({layer: (numbers + 1) % 7 for layer, numbers in rows.items()})  # noqa: E731
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(generator.lookup.placement), "fetch", lambda _, rows: shifted(rows))
+            client.post("/v1/completions", json=body)
+        answer = client.get("/ready")
+        assert (answer.status_code, answer.json()["status"]) == (503, "not ready")
+        assert "not those of the rule" in answer.json()["reason"]
+        assert client.get("/health").status_code == 200

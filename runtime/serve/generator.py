@@ -14,6 +14,7 @@ from runtime.sequence import Sequence as DecodedSequence
 from runtime.serve.completion import Completion, Piece
 from runtime.serve.engine import Engine, Limits
 from runtime.serve.sampler import Sampling
+from runtime.serve.shadow import Shadow
 from runtime.serve.threads import choose_threads
 from runtime.trained_run import TrainedRun
 
@@ -26,6 +27,7 @@ class Generator:
     tokenizer: Tokenizer
     lookup: Lookup | None  # None where the memory is suppressed or the model has none
     end_id: int
+    trained: TrainedRun | None = None  # what it was loaded from
 
     @classmethod
     def load(cls, run: Run, placement: PlacementName, memory: bool = True, best: bool = False) -> "Generator":
@@ -39,7 +41,7 @@ class Generator:
         check_placement(placement)
         trained = TrainedRun.load(run, default_device(), best)
         lookup = trained.lookup(placement) if memory else None
-        generator = cls(trained.model, trained.tokenizer, lookup, trained.vocab.end_of_text_id)
+        generator = cls(trained.model, trained.tokenizer, lookup, trained.vocab.end_of_text_id, trained)
         choose_threads(lambda: generator.sequence().feed([generator.end_id]))
         return generator
 
@@ -53,6 +55,13 @@ class Generator:
 
     def engine(self, limits: Limits = Limits()) -> Engine:  # noqa: B008 - frozen
         return Engine(self.model, self.lookup, self.tokenizer, self.end_id, limits)
+
+    def shadow(self, every: int) -> Shadow | None:
+        """A check in one of so many steps; None where no tables are read."""
+        if self.lookup is None or self.trained is None:
+            return None
+        addressing = self.lookup.addressing
+        return Shadow(addressing.vocab, addressing.spec, self.trained.tables, every)
 
     def pieces(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
         """What each step adds to the prompt."""

@@ -1,7 +1,8 @@
 """An OpenAI-style HTTP server over one model.
 
-`POST /v1/completions` (whole or as server-sent events), `GET /v1/models`, `GET /health`. Errors are in OpenAI's shape. A client
-that leaves is not computed for any longer.
+`POST /v1/completions` (whole or as server-sent events), `GET /v1/models`; `GET /health`, whether the server answers, and
+`GET /ready`, whether it should be asked; `GET /metrics`. Errors are in OpenAI's shape. A client that leaves is not computed for
+any longer.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from typing import Any
 from anyio import CapacityLimiter, create_task_group, to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from hashing.base.errors import EngramError
@@ -25,6 +27,7 @@ from runtime.serve.body_limit import BodyLimit
 from runtime.serve.choice import Choice
 from runtime.serve.completion import Completion
 from runtime.serve.generator import Generator
+from runtime.serve.metrics import Counted, Metrics, TokenClock
 from runtime.serve.protocol import CompletionRequest, RequestError, error_body
 from runtime.serve.service import BusyError, Service
 from runtime.serve.text_cutter import TextCutter
@@ -68,9 +71,26 @@ class Asked:
 class Completions:
     """Answers completion requests with one generator."""
 
-    def __init__(self, generator: Generator, name: str) -> None:
-        self.name, self.service = name, Service(generator.engine())
+    def __init__(self, generator: Generator, name: str, verify_every: int) -> None:
+        self.name, self.service, self.metrics = name, Service(generator.engine()), Metrics()
         self._generator, self._one = generator, CapacityLimiter(1)
+        self._shadow = generator.shadow(verify_every) if verify_every else None
+        self.service.engine.decoder.watch = self._shadow
+        for gauge, about, value in (
+            ("waiting", "Texts that wait for their turn.", lambda: self.service.waiting),
+            ("running", "Texts that are being continued.", lambda: len(self.service.engine.scheduler.running)),
+            ("mismatches", "Positions whose rows or vectors were not those of the rule (--verify).", self._mismatches),
+        ):
+            self.metrics.gauge(gauge, about, value)
+
+    def _mismatches(self) -> int:
+        return self._shadow.mismatches if self._shadow else 0
+
+    def unready(self) -> str | None:
+        """Why nothing should be asked here; None where all is well."""
+        if self._mismatches():
+            return "rows or vectors were read that are not those of the rule"
+        return self.service.failure
 
     async def asked(self, request: CompletionRequest) -> Asked:
         """Raises RequestError for what cannot be served, and BusyError for what cannot be served now."""
@@ -121,21 +141,24 @@ class Completions:
         return Choice(index, completion, tokenizer, echo, request.logprobs is not None, finish_reason=finish_reason)
 
     async def whole(self, asked: Asked) -> dict[str, Any]:
-        choices = asked.completions
+        choices, clocks = asked.completions, self._clocks(asked)
         async with self.service.joined([each for each in choices if each.has_work]) as handed:
             async for some in handed:
                 for completion, piece in some:
+                    clocks[completion].tick(piece)
                     choices[completion].add(piece)
         return {**self._header(), "choices": asked.answered(), "usage": asked.usage()}
 
     async def stream(self, asked: Asked) -> AsyncIterator[str]:
-        header, choices = self._header(), asked.completions
+        header, choices, clocks = self._header(), asked.completions, self._clocks(asked)
         for choice in asked.choices:
             if not choice.completion.has_work:
                 yield _event({**header, "choices": [choice.whole()]})
         try:
             async with self.service.joined([each for each in choices if each.has_work]) as handed:
                 async for some in handed:
+                    for completion, piece in some:
+                        clocks[completion].tick(piece)
                     yield "".join(_event({**header, "choices": [choices[completion].add(piece)]}) for completion, piece in some)
         except EngramError as e:
             yield _event(_failed(e).body)
@@ -143,6 +166,10 @@ class Completions:
         if asked.request.stream_options.include_usage:
             yield _event({**header, "choices": [], "usage": asked.usage()})
         yield "data: [DONE]\n\n"
+
+    def _clocks(self, asked: Asked) -> dict[Completion, TokenClock]:
+        self.metrics.prompt_tokens.inc(asked.prompt_tokens)
+        return {choice.completion: TokenClock(self.metrics) for choice in asked.choices}
 
     def _header(self) -> dict[str, Any]:
         return {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": self.name}
@@ -176,8 +203,9 @@ async def while_connected(request: Request, answer: Callable[[], Awaitable[Any]]
     return found[0] if found else None
 
 
-def build_app(generator: Generator, name: str) -> FastAPI:
-    completions = Completions(generator, name)
+def build_app(generator: Generator, name: str, verify_every: int = 0) -> FastAPI:
+    """In one of `verify_every` steps rows and vectors are checked; 0: in none."""
+    completions = Completions(generator, name, verify_every)
     started = int(time.time())
 
     @asynccontextmanager
@@ -190,6 +218,7 @@ def build_app(generator: Generator, name: str) -> FastAPI:
 
     app = FastAPI(title="engram", lifespan=at_work, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit, most_bytes=MOST_BODY_BYTES)
+    app.add_middleware(Counted, metrics=completions.metrics)
 
     @app.post("/v1/completions", response_model=None)
     async def complete(body: CompletionRequest, request: Request) -> StreamingResponse | dict[str, Any] | None:
@@ -206,6 +235,15 @@ def build_app(generator: Generator, name: str) -> FastAPI:
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        reason = completions.unready()
+        return JSONResponse({"status": "not ready", "reason": reason}, 503) if reason else JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> PlainTextResponse:
+        return PlainTextResponse(completions.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     _answer_errors(app)
     return app

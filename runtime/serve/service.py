@@ -30,6 +30,7 @@ class Service:
         self._joining: list[Completion] = []
         self._leaving: list[Completion] = []
         self._wake = asyncio.Event()
+        self.failure: str | None = None  # what the last step failed for; None where it did not
 
     @property
     def waiting(self) -> int:
@@ -82,6 +83,7 @@ class Service:
         self._joining, self._leaving = [], []
 
     def _hand_out(self, found: Sequence[Handed]) -> None:
+        self.failure = None
         for completion, piece in found:
             queue = self._queues.pop(completion, None) if piece.finish_reason else self._queues.get(completion)
             if queue is not None:
@@ -91,6 +93,7 @@ class Service:
 
     def _fail(self, error: EngramError) -> None:
         """Ends all that go on, since a step that failed has left each of them anywhere."""
+        self.failure = str(error)
         self.engine.drop_all()
         for queue in {id(queue): queue for queue in self._queues.values()}.values():
             queue.put_nowait(error)

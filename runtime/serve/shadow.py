@@ -1,0 +1,57 @@
+"""Shadow: in one step of several, rows and vectors are found once more by the slowest and plainest way, and compared.
+
+A server that reads wrong rows answers fluently, and nobody notices: an engine shipped that did so at every decoding step. So
+rows are computed again from the token ids of the whole sequence, by the reference rule in plain integers and with no state that
+was carried on, and their vectors are read again from the store.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hashing import reference
+from hashing.spec import HashSpec
+from hashing.vocab import CanonicalVocab
+from runtime.decoder import Decoded, Piece
+from runtime.vectors import LayerRows, Vectors
+from table.store.gather import Table
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Shadow:
+    vocab: CanonicalVocab
+    spec: HashSpec
+    tables: Mapping[int, Table]  # as they lie in the store
+    every: int  # steps
+    steps: int = 0
+    checked: int = 0  # rows
+    mismatches: int = 0
+
+    def __call__(self, pieces: Sequence[Piece], rows: LayerRows, vectors: Vectors) -> None:
+        """Looks at every so many-th step."""
+        self.steps += 1
+        if self.steps % self.every:
+            return
+        for layer, found in rows.items():
+            expected = np.concatenate([self._rows(layer, sequence, ids) for sequence, ids in pieces])
+            given = vectors(layer)
+            wrong = (found[0] != expected).any(1)
+            if given is not None:
+                plain = self.tables[layer].gather(expected).reshape(len(expected), -1)
+                wrong |= (given[0].cpu().numpy() != plain).any(1)
+            self.checked += expected.size
+            if wrong.any():
+                self.mismatches += int(wrong.sum())
+                told = "step %d, layer %d: at %d positions rows or vectors are not those of the rule"
+                log.error(told, self.steps, layer, int(wrong.sum()))
+
+    def _rows(self, layer: int, sequence: Decoded, ids: Sequence[int]) -> np.ndarray:
+        """(tokens, columns) Rows of the token ids that follow the sequence, from as much before them as the rule can reach."""
+        first = max(0, sequence.length - self.spec.max_order + 1)
+        token_ids = [*sequence.token_ids[first:], *ids]
+        canonical = self.vocab.canonical(np.array(token_ids, np.int64)).tolist()
+        return np.array(reference.rows(self.spec, layer, canonical)[sequence.length - first :], np.int64)
