@@ -95,13 +95,13 @@ class Attention(nn.Module):
         lines = (table[positions] for table in self.rotary.tables(int(positions.max()) + 1))
         q, k, v = (part[0].transpose(0, 1) for part in self._rotated(qkv[None], *lines))  # (rows, heads, head_dim)
         pages, places, _ = (found[: len(q)] for found in cached.places())
-        cached.pages.keys[pages, :, :, places] = k
+        cached.pages.keys[pages, :, places] = k
         cached.pages.values[pages, :, places] = v
         out = qkv.new_zeros(len(cached.live), self.heads, self.head_dim)
         for own, rows, first in cached.sequences():
             end = first + rows.stop - rows.start
-            keys = cached.pages.keys[own].permute(1, 0, 3, 2).flatten(1, 2)[:, :end]  # (key heads, positions, head_dim)
-            values = cached.pages.values[own].permute(1, 0, 2, 3).flatten(1, 2)[:, :end]
+            kept = (cached.pages.keys, cached.pages.values)
+            keys, values = (each[own].transpose(0, 1).flatten(1, 2)[:, :end] for each in kept)  # (heads, positions, head_dim)
             mask = torch.ones(end - first, end, dtype=torch.bool, device=q.device).tril(first)
             found = self._attended(q[rows].transpose(0, 1)[None], keys[None], values[None], attn_mask=mask)
             out[rows] = found[0].transpose(0, 1)

@@ -24,8 +24,8 @@ Numbers = NDArray[np.int64]
 class BlockPages:
     """One block's part of every page."""
 
-    keys: Tensor  # (pages, key heads, head_dim, PAGE): positions side by side, so that one query meets a page's at once
-    values: Tensor  # (pages, key heads, PAGE, head_dim)
+    keys: Tensor  # (pages, key heads, PAGE, head_dim)
+    values: Tensor  # the same
     convolved: Tensor | None  # (pages, PAGE, M, D); None in a block without a convolution
 
     @classmethod
@@ -33,7 +33,7 @@ class BlockPages:
         heads, width, memory = config.key_heads, config.head_dim, config.memory
         convolves = memory is not None and block in memory.layers and memory.conv
         return cls(
-            torch.empty(0, heads, width, PAGE, device=device),
+            torch.empty(0, heads, PAGE, width, device=device),
             torch.empty(0, heads, PAGE, width, device=device),
             torch.empty(0, PAGE, config.streams, config.hidden, device=device) if convolves else None,
         )

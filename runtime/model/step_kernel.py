@@ -150,23 +150,24 @@ def _attend_page(query, keys, values, count, weights, mixed, largest, total):  #
 
     Softmax is summed up as it goes (Milakov and Gimelshein 2018): `mixed` (width,) and `total` are relative to exp(largest).
     """
-    for j in range(PAGE):
-        weights[j] = 0
-    for i in range(query.shape[0]):
-        for j in range(PAGE):
-            weights[j] += query[i] * keys[i, j]
     new = largest
     for j in range(count):
+        weights[j] = _dot(query, keys[j])
         new = max(new, weights[j])
     kept = np.float32(math.exp(largest - new))
     total *= kept
     for i in range(mixed.shape[0]):
         mixed[i] *= kept
     for j in range(count):
-        weight = np.float32(math.exp(weights[j] - new))
-        total += weight
+        weights[j] = math.exp(weights[j] - new)
+        total += weights[j]
+    for j in range(0, count - 3, 4):
+        a, b, c, d = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
         for i in range(mixed.shape[0]):
-            mixed[i] += weight * values[j, i]
+            mixed[i] += a * values[j, i] + b * values[j + 1, i] + c * values[j + 2, i] + d * values[j + 3, i]
+    for j in range(count - count % 4, count):
+        for i in range(mixed.shape[0]):
+            mixed[i] += weights[j] * values[j, i]
     return new, total
 
 
@@ -181,7 +182,7 @@ def attend(shape, places, qkv, gains, eps, rotations, keys, values, out):  # typ
     rows, heads, key_heads, width, pages, positions_known, gain_width = shape
     owners, positions, tables = places
     given, results = carray(floats(qkv), (rows, heads + 2 * key_heads, width)), carray(floats(out), (rows, heads, width))
-    all_keys = carray(floats(keys), (pages, key_heads, width, PAGE))
+    all_keys = carray(floats(keys), (pages, key_heads, PAGE, width))
     all_values = carray(floats(values), (pages, key_heads, PAGE, width))
     query_gain, key_gain = carray(floats(gains[0]), (gain_width,)), carray(floats(gains[1]), (gain_width,))
     cos = carray(floats(rotations[0]), (positions_known, width))
@@ -196,7 +197,7 @@ def attend(shape, places, qkv, gains, eps, rotations, keys, values, out):  # typ
             _rotate(given[row, head], cos[position], sin[position])
         for head in range(key_heads):
             for i in range(width):
-                all_keys[page, head, i, place] = given[row, heads + head, i]
+                all_keys[page, head, place, i] = given[row, heads + head, i]
                 all_values[page, head, place, i] = given[row, heads + key_heads + head, i]
     scale, weights = np.float32(1 / math.sqrt(width)), np.empty(PAGE, np.float32)
     for row in range(rows):
