@@ -134,3 +134,23 @@ def test_the_last_token_may_end_a_stop_string(generator: Generator) -> None:
         pieces = completed(generator.engine(), completion)
         assert [piece.finish_reason for piece in pieces] == [None] * (count - 1) + [reason]
         assert "".join(piece.text for piece in pieces) in expected
+
+
+def test_a_completion_without_finite_logits_ends_alone(generator: Generator) -> None:
+    engine = generator.engine()
+    lost, other = (
+        Completion.of(generator.encode(text), Sampling(max_tokens=5), generator.tokenizer) for text in ("def a", "x = 1\ny")
+    )
+    engine.add(lost)
+    engine.add(other)
+    engine.step()
+    with torch.inference_mode():
+        for block in engine.decoder.pages.blocks:
+            block.values[lost.decoded.pages] = torch.nan
+    found = {completion: [piece] for completion, piece in engine.step()}
+    while not engine.is_idle:
+        for completion, piece in engine.step():
+            found[completion].append(piece)
+    assert [piece.finish_reason for piece in found[lost]] == ["error"]
+    expected = list(generator.token_ids(other.token_ids[: other.prompt_tokens], Sampling(max_tokens=5)))
+    assert [token for piece in found[other] for token in piece.token_ids] == expected[1:]

@@ -68,7 +68,7 @@ def test_a_wrong_history_is_found_at_the_first_step(
     decoded.history = np.roll(decoded.history, 1) if damage == "shifted" else None
     engine.step()
     assert shadow.mismatches == len(shadow.spec.layers)
-    assert "step 3, layer 0: at 1 positions" in caplog.text
+    assert "step 3, layer 1: at 1 positions" in caplog.text
 
 
 def test_a_wrong_vector_is_found(trained_run: Run, generator: Generator) -> None:

@@ -10,7 +10,7 @@ from runtime.decoder import Decoded
 from runtime.serve.sampler import Sampler, Sampling
 from runtime.serve.text_cutter import TextCutter
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "error"]  # error: the model gave no numbers
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,12 @@ class Engine:
     def _handed_out(self, completions: Sequence[Completion], logits: Tensor) -> list[tuple[Completion, Piece]]:
         """A token for each completion, from logits (completions, vocabulary)."""
         likeliest, found = logits.argmax(-1).tolist(), []
-        for completion, token, own in zip(completions, likeliest, logits, strict=True):
+        finite = logits.isfinite().all(-1).tolist()
+        for completion, token, own, is_finite in zip(completions, likeliest, logits, finite, strict=True):
+            if not is_finite:
+                self.scheduler.remove(completion)
+                found.append((completion, Piece("", (), (), "error")))
+                continue
             if completion.generated == 0:
                 self.scheduler.keep(completion)
             if completion.sampling.max_tokens == 0:

@@ -1,5 +1,6 @@
 """Text from a trained run, token by token, with the tables wherever they are."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ class Generator:
         """What each step adds to the prompt."""
         if sampling.max_tokens == 0:
             return
-        engine = self.engine()
+        engine = self.engine(Limits(cache_bytes=sys.maxsize))
         engine.add(Completion.of(prompt, sampling, self.tokenizer))
         while not engine.is_idle:
             yield from (piece for _, piece in engine.step())

@@ -25,7 +25,7 @@ from hashing.base.errors import EngramError
 from hashing.text.text_file import SURROGATE
 from runtime.serve.body_limit import BodyLimit
 from runtime.serve.choice import Choice
-from runtime.serve.completion import Completion
+from runtime.serve.completion import Completion, Piece
 from runtime.serve.generator import Generator
 from runtime.serve.metrics import Counted, Metrics, TokenClock
 from runtime.serve.protocol import CompletionRequest, RequestError, error_body
@@ -125,7 +125,7 @@ class Completions:
             ids = prompt or self._generator.encode("")
         if (largest := max(ids)) >= (size := self._generator.model.config.vocab_size):
             raise RequestError(f"token id {largest} is outside the vocabulary of {size} tokens", "prompt", "invalid_value")
-        if len(ids) + max_tokens > MAX_CONTEXT:
+        if (tokens := len(ids) + max_tokens) > MAX_CONTEXT or not self.service.engine.scheduler.fits(tokens):
             found = f"{len(ids)} in the prompt and {max_tokens} in the completion"
             raise _too_long(f"at most {MAX_CONTEXT} tokens are served; found {found}")
         return ids
@@ -146,7 +146,7 @@ class Completions:
             async for some in handed:
                 for completion, piece in some:
                     clocks[completion].tick(piece)
-                    choices[completion].add(piece)
+                    choices[completion].add(_sound(piece))
         return {**self._header(), "choices": asked.answered(), "usage": asked.usage()}
 
     async def stream(self, asked: Asked) -> AsyncIterator[str]:
@@ -159,7 +159,8 @@ class Completions:
                 async for some in handed:
                     for completion, piece in some:
                         clocks[completion].tick(piece)
-                    yield "".join(_event({**header, "choices": [choices[completion].add(piece)]}) for completion, piece in some)
+                    added = [choices[completion].add(_sound(piece)) for completion, piece in some]
+                    yield "".join(_event({**header, "choices": [choice]}) for choice in added)
         except EngramError as e:
             yield _event(_failed(e).body)
             return
@@ -173,6 +174,13 @@ class Completions:
 
     def _header(self) -> dict[str, Any]:
         return {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": self.name}
+
+
+def _sound(piece: Piece) -> Piece:
+    """Raises EngramError for a completion that cannot go on."""
+    if piece.finish_reason == "error":
+        raise EngramError("the model gives no finite logits here")
+    return piece
 
 
 def _event(document: dict[str, Any]) -> str:
