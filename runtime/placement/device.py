@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from runtime.placement.row_source import RowSource
 from runtime.vectors import LayerRows, Vectors
-from table.store.gather import Table
 
 
 class DevicePlacement:
-    def __init__(self, tables: Mapping[int, Table], device: torch.device) -> None:
+    def __init__(self, tables: Mapping[int, RowSource], device: torch.device) -> None:
         self._device = device
         self._weights = {layer: _decoded(table).to(device) for layer, table in tables.items()}
 
@@ -21,6 +21,6 @@ class DevicePlacement:
         return lambda layer: functional.embedding(numbers[layer], self._weights[layer]).flatten(2)
 
 
-def _decoded(table: Table) -> Tensor:
+def _decoded(table: RowSource) -> Tensor:
     """All rows of a table (rows, head_dim) as float32."""
     return torch.from_numpy(table.gather(np.arange(table.rows)))

@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from runtime.placement.row_source import RowSource
 from runtime.vectors import LayerRows, Vectors
-from table.store.gather import Table
 
 FEW_ROWS = 2048  # of a layer: gathering so many from memory takes about as long as the hand-over between two threads
 
 
 class OffloadedPlacement:
-    def __init__(self, tables: Mapping[int, Table], device: torch.device, on_disk: bool) -> None:
+    def __init__(self, tables: Mapping[int, RowSource], device: torch.device, on_disk: bool) -> None:
         self._tables, self._device, self._on_disk = tables, device, on_disk
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rows")
 

@@ -5,7 +5,6 @@ are the same numbers in all three, so the logits are too.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -13,8 +12,8 @@ import torch
 from hashing.base.errors import UsageError
 from runtime.placement.device import DevicePlacement
 from runtime.placement.offloaded import OffloadedPlacement
+from runtime.placement.row_source import RowSource
 from runtime.vectors import LayerRows, Vectors
-from table.store.gather import Table
 
 PlacementName = Literal["device", "host", "disk"]
 
@@ -30,14 +29,14 @@ def check_placement(name: str) -> None:
         raise UsageError(f"no placement is called {name!r}", hint=f"the names are {', '.join(get_args(PlacementName))}")
 
 
-def place(tables: Mapping[int, Table], name: PlacementName, device: torch.device) -> Placement:
+def place(tables: Mapping[int, RowSource], name: PlacementName, device: torch.device) -> Placement:
     """Tables by their layers, put where `name` says. Raises UsageError for a name that there is not."""
     check_placement(name)
     match name:
         case "device":
             return DevicePlacement(tables, device)
         case "host":
-            held = {layer: replace(table, records=table.records.copy()) for layer, table in tables.items()}
+            held = {layer: table.in_memory() for layer, table in tables.items()}
             return OffloadedPlacement(held, device, on_disk=False)
         case "disk":
             return OffloadedPlacement(tables, device, on_disk=True)

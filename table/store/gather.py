@@ -11,7 +11,7 @@ leaves the drive idle between requests. One thread that advises MADV_WILLNEED ke
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -90,6 +90,10 @@ class Table:
             if bad >= 0:
                 return first + int(bad)
         return -1
+
+    def in_memory(self) -> "Table":
+        """The same rows in memory of their own."""
+        return replace(self, records=self.records.copy())
 
     def read_ahead(self, rows: NDArray[np.integer]) -> int:
         """Asks the drive for all pages of rows of a mapped table at once, without waiting for them; gives how many pages.

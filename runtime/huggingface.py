@@ -1,0 +1,148 @@
+"""Models of others: the library's own model, with its n-gram table left where it is.
+
+    model = load("Qwen3.8-Flash-Next", rows="disk")
+    model.generate(**tokenizer("…", return_tensors="pt"))
+
+Everything is `transformers`' own, attention, experts, caches and generation, but for the embedding of n-grams, by far the
+largest part. That is never loaded: while the model is made the class has no such parameter, and the rows that it is asked for
+come from a placement, which is told of them before the first block begins.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hashing.base.errors import EngramError
+from hashing.hasher import Hasher
+from runtime.placement.placement import Placement, PlacementName, check_placement, place
+from runtime.placement.row_source import RowSource
+from runtime.vectors import Vectors
+from table.checkpoints.family import read_checkpoint
+from table.checkpoints.published import Checkpoint
+from table.store.parted_table import PartedTable
+from table.store.store import TableStore
+
+MODELING = "transformers.models.qwen4_exp.modeling_qwen4_exp"
+EMBEDDING = "Qwen4ExpTextNGramEmbedding"  # keeps the last ids, hashes, and asks `ngram_embedding` for rows
+TEXT_MODEL = "Qwen4ExpTextModel"
+TABLE_KEYS = r"ngram_embedding\."
+IDS_STATE = 2  # of a layer's states in the library's cache: the last token ids
+
+
+class Rows(nn.Module):
+    """Stands in for the embedding of a layer: row numbers (B, T, columns) in, vectors (B, T, columns, head_dim) out."""
+
+    def __init__(self, layer: int, placement: Placement, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layer, self.placement, self.dtype = layer, placement, dtype
+        self.weight = SimpleNamespace(device=torch.device("cpu"))  # where the library is to bring row numbers
+        self._asked: tuple[np.ndarray, Vectors] | None = None
+
+    def ask(self, rows: np.ndarray) -> None:
+        """Begins to read rows (B, T, columns)."""
+        self._asked = rows, self.placement.fetch({self.layer: rows})
+
+    def forward(self, rows: Tensor) -> Tensor:
+        numbers = rows.numpy()
+        if self._asked is None or not np.array_equal(self._asked[0], numbers):
+            self.ask(numbers)
+        assert self._asked is not None
+        vectors = self._asked[1](self.layer)
+        assert vectors is not None
+        self._asked = None
+        return vectors.view(*rows.shape, -1).to(self.dtype)
+
+
+def load(folder: Path | str, rows: PlacementName = "disk", store: Path | str | None = None, **options: Any) -> Any:
+    """The `transformers` model of a checkpoint folder, in evaluation mode.
+
+    Rows come from a store that was imported from the checkpoint, with none from the checkpoint's own files; `rows` says where
+    they are kept meanwhile. `options` are those of the library's `from_pretrained`.
+
+    Raises EngramError where `transformers` is missing or too old, for a folder that is no such checkpoint, for an architecture
+    without a table, and for a store of another checkpoint.
+    """
+    check_placement(rows)
+    folder = Path(folder)
+    modeling, auto = _library(), import_module("transformers")
+    checkpoint = read_checkpoint(folder).check()
+    placement = place(_tables(checkpoint, store), rows, torch.device("cpu"))
+    with _without_table(modeling):
+        model = auto.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+    for module in model.modules():
+        if type(module).__name__ == EMBEDDING:
+            module.ngram_embedding = Rows(module.layer_idx, placement, model.dtype)
+        if type(module).__name__ == TEXT_MODEL:
+            module.layers[0].register_forward_pre_hook(ReadAhead(module, Hasher(checkpoint.spec)), with_kwargs=True)
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAhead:
+    """Asks for the rows of a step before the first block, which has the token ids as the memory will read them."""
+
+    model: nn.Module
+    hasher: Hasher
+
+    def __call__(self, _: nn.Module, __: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        ids, cache = named["ple_input_ids"].cpu().numpy(), named.get("cache", named.get("past_key_values"))
+        for module in self.model.modules():
+            if isinstance(rows := getattr(module, "ngram_embedding", None), Rows):
+                state = cache.get_conv_state(rows.layer, state_idx=IDS_STATE) if cache is not None else None
+                history = None if state is None else state.cpu().numpy().astype(np.int64)
+                rows.ask(self.hasher.rows(rows.layer, ids, history))
+
+
+def _library() -> Any:
+    try:
+        return import_module(MODELING)
+    except ImportError as e:
+        raise EngramError(
+            "models of others need transformers 5.23 or newer", hint="pip install 'engram-tables[huggingface]'"
+        ) from e
+
+
+def _tables(checkpoint: Checkpoint, store: Path | str | None) -> dict[int, RowSource]:
+    if store is None:
+        return {layer: _in_place(checkpoint, layer) for layer in checkpoint.spec.layers}
+    opened = TableStore.open(Path(store))
+    if opened.spec.fingerprint != checkpoint.spec.fingerprint:
+        raise EngramError(
+            f"{store} is of spec {opened.spec.fingerprint}, expected {checkpoint.spec.fingerprint} of {checkpoint.path}",
+            hint=f"engram table import {checkpoint.path} makes its store",
+        )
+    return {layer: opened.table(layer) for layer in opened.spec.layers}
+
+
+def _in_place(checkpoint: Checkpoint, layer: int) -> PartedTable:
+    (parts,) = checkpoint.layers[layer].planes
+    return PartedTable.mapped(parts, checkpoint.encoding, checkpoint.head_dim, checkpoint.layers[layer].scale)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _without_table(modeling: Any) -> Iterator[None]:
+    """Within the block the library makes models whose embeddings of n-grams have no parameter, and passes their keys over."""
+    original = getattr(modeling, EMBEDDING)
+    base = modeling.Qwen4ExpPreTrainedModel
+    ignored = base._keys_to_ignore_on_load_unexpected
+
+    def made(self: nn.Module, *arguments: Any, **named: Any) -> None:
+        with torch.device("meta"):
+            original.__init__(self, *arguments, **named)
+        self.ngram_embedding = nn.Identity()
+
+    setattr(modeling, EMBEDDING, type(EMBEDDING, (original,), {"__init__": made}))
+    base._keys_to_ignore_on_load_unexpected = [*(ignored or []), TABLE_KEYS]
+    try:
+        yield
+    finally:
+        setattr(modeling, EMBEDDING, original)
+        base._keys_to_ignore_on_load_unexpected = ignored

@@ -1,0 +1,72 @@
+"""PartedTable: a layer's rows in several mapped files, read where they lie.
+
+A published checkpoint cuts a table into tensors of several safetensors files, none of them at the boundary of a page. Each is
+mapped as a table of its own, and rows are gathered from the one that they fall into.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashing.base.errors import EngramError
+from table.encodings.encoding import Encoding
+from table.store.gather import FLOAT32, Table
+from table.store.parts import FilePart
+
+
+@dataclass(frozen=True, slots=True)
+class PartedTable:
+    parts: Sequence[Table]  # one after another
+    rows: int = field(init=False)
+    head_dim: int = field(init=False)
+    _ends: NDArray[np.int64] = field(init=False, repr=False)  # of the parts, in rows
+
+    def __post_init__(self) -> None:
+        ends = np.cumsum([part.rows for part in self.parts])
+        for name, value in (("rows", int(ends[-1])), ("head_dim", self.parts[0].head_dim), ("_ends", ends)):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def mapped(cls, parts: Sequence[FilePart], encoding: Encoding, head_dim: int, scale: float) -> "PartedTable":
+        """Raises EngramError for a file that is gone, or ends before its rows do."""
+        return cls([Table(_mapped(part), encoding, head_dim, scale) for part in parts])
+
+    def gather(self, rows: NDArray[np.integer], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """(…, head_dim) The vectors of rows of any shape, as Table gives them; raises IndexError as it does."""
+        found = np.empty((*rows.shape, self.head_dim), FLOAT32) if out is None else out
+        flat = found.reshape(-1, self.head_dim)
+        for part, places, own in self._shared_out(rows):
+            flat[places] = part.gather(own)
+        return found
+
+    def in_memory(self) -> "PartedTable":
+        """The same rows in memory of their own."""
+        return PartedTable([part.in_memory() for part in self.parts])
+
+    def read_ahead(self, rows: NDArray[np.integer]) -> int:
+        """Asks the drive for all pages of the rows at once; gives how many pages."""
+        return sum(part.read_ahead(own) for part, _, own in self._shared_out(rows))
+
+    def _shared_out(self, rows: NDArray[np.integer]) -> Iterator[tuple[Table, NDArray[np.intp], NDArray[np.integer]]]:
+        """The parts that rows fall into, with the places of those rows and their numbers within the part."""
+        flat = rows.ravel()
+        if flat.size and not (flat.min() >= 0 and flat.max() < self.rows):
+            raise IndexError(f"rows {flat.min()} to {flat.max()} are not all inside the table's {self.rows}")
+        owners = np.searchsorted(self._ends, flat, side="right")
+        for owner in np.unique(owners).tolist():
+            places = np.flatnonzero(owners == owner)
+            part = self.parts[owner]
+            yield part, places, flat[places] - (self._ends[owner] - part.rows)
+
+
+def _mapped(part: FilePart) -> NDArray[np.uint8]:
+    try:
+        whole = np.memmap(part.path, np.uint8, "r")
+    except FileNotFoundError as e:
+        raise EngramError(f"no such file: {part.path}") from e
+    end = part.offset + part.rows * part.width
+    if len(whole) < end:
+        raise EngramError(f"{part.path} has {len(whole):,} bytes, expected {end:,}")
+    return np.asarray(whole[part.offset : end]).reshape(part.rows, part.width)
