@@ -77,6 +77,18 @@ def test_what_is_drawn_is_what_the_formulas_give(
     assert np.abs(drawn - wanted).max() < 4.5 * np.sqrt(0.25 / draws)
 
 
+def test_top_k_and_bias_and_penalties_of_what_was_drawn() -> None:
+    """Top-k leaves the likeliest; a bias is added; OpenAI's penalties are subtracted once, and once for each time it came."""
+    top = Sampler(Sampling(temperature=5.0, top_k=2, seed=1))
+    assert {top(torch.tensor(LOGITS)) for _ in range(100)} == {0, 1}
+    assert Sampler(Sampling(logit_bias=((5, 6.0), (0, -3.0))))(torch.tensor(LOGITS)) == 5
+    logits = torch.tensor([1.0, 0.5, -5.0])
+    presence = Sampler(Sampling(presence_penalty=0.6))
+    assert [presence(logits) for _ in range(4)] == [0, 1, 0, 0]
+    frequency = Sampler(Sampling(frequency_penalty=0.3))
+    assert [frequency(logits) for _ in range(6)] == [0, 0, 1, 0, 1, 0]
+
+
 @given(
     st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=30, unique=True),
     st.sets(st.integers(0, 29)),
@@ -121,6 +133,10 @@ def test_a_large_temperature_takes_any() -> None:
         ({"repetition_penalty": inf}, "repetition_penalty is inf, expected"),
         ({"repetition_penalty": nan}, "repetition_penalty is nan, expected"),
         ({"max_tokens": -1}, "max_tokens is -1, expected 0 or more"),
+        ({"top_k": -1}, "top_k is -1, expected 0 or more"),
+        ({"presence_penalty": 3.0}, "presence_penalty is 3.0, expected -2 to 2"),
+        ({"frequency_penalty": nan}, "frequency_penalty is nan, expected"),
+        ({"stop": ("x",) * 17}, "stop is at most 16 strings"),
     ],
 )
 def test_what_nobody_can_mean_is_refused(changes: dict[str, Any], message: str) -> None:
