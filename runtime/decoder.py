@@ -23,7 +23,7 @@ from runtime.page_pool import PagePool
 from runtime.vectors import LayerRows, Vectors
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Decoded:
     """A sequence so far."""
 
@@ -46,6 +46,8 @@ Watch = Callable[[Sequence[Piece], LayerRows, Vectors], None]
 
 class Decoder:
     """With no lookup the memory is suppressed, or the model has none. Pages are made as they are needed, up to `most_pages`."""
+
+    shares_pages = True  # whether sequences that begin alike can share what was computed
 
     def __init__(self, model: LanguageModel, lookup: Lookup | None, most_pages: int = sys.maxsize) -> None:
         self.model, self.lookup, self.most_pages = model, lookup, most_pages
@@ -83,10 +85,13 @@ class Decoder:
         """Takes the pages that the pieces' tokens go to."""
         needed = [(sequence, pages_for(sequence.length + len(ids)) - len(sequence.pages)) for sequence, ids in pieces]
         if (missing := sum(count for _, count in needed) - self.pool.free) > 0:
-            self.pool.grow(min(max(2 * len(self.pool), len(self.pool) + missing), self.most_pages))
-            self.pages.grow(len(self.pool))
+            self._grow(min(max(2 * len(self.pool), len(self.pool) + missing), self.most_pages))
         for sequence, count in needed:
             sequence.pages += [self.pool.take() for _ in range(count)]
+
+    def _grow(self, pages: int) -> None:
+        self.pool.grow(pages)
+        self.pages.grow(pages)
 
     def release(self, sequence: Decoded) -> None:
         """Gives the sequence's pages back; it is not to be gone on with."""

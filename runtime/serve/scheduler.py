@@ -49,7 +49,7 @@ class Scheduler:
 
     def _begin(self, completion: Completion) -> None:
         """At the end of the longest beginning that is known, unless the likelihoods of the prompt are wanted."""
-        if not completion.of_prompt:
+        if self._decoder.shares_pages and not completion.of_prompt:
             pages = self.prefixes.matched(completion.token_ids)
             completion.decoded = self._decoder.resumed(completion.token_ids, pages)
 
@@ -88,5 +88,7 @@ class Scheduler:
 
     def keep(self, completion: Completion) -> None:
         """Remembers the pages of what was computed of it."""
+        if not self._decoder.shares_pages:
+            return
         decoded = completion.decoded
         self.prefixes.keep(completion.token_ids[: decoded.length], decoded.pages)

@@ -1,0 +1,52 @@
+"""LibraryDecoder: sequences of a `transformers` model, each in a cache of the library's own.
+
+The library's caches of attention, of linear attention and of the memory cannot be cut into pages or joined to a batch, so a
+sequence is computed by itself and shares nothing. Pages only count tokens here: so many may be in all caches together.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from runtime.decoder import Decoded, Decoder, Piece
+from runtime.page_pool import PagePool
+
+
+class LibraryDecoder(Decoder):
+    shares_pages = False
+
+    def __init__(self, model: Any, most_pages: int) -> None:
+        self.model, self.lookup, self.most_pages, self.watch = model, None, most_pages, None
+        self.pool = PagePool()
+        self._caches: WeakKeyDictionary[Decoded, Any] = WeakKeyDictionary()
+        self._body, self._head = model.get_decoder(), model.get_output_embeddings()
+        named = inspect.signature(type(self._body).forward).parameters
+        self._cache_name = "cache" if "cache" in named else "past_key_values"  # its name before transformers 5.24
+
+    @torch.inference_mode()
+    def hidden(self, pieces: Sequence[Piece]) -> Tensor:
+        self.reserve(pieces)
+        found = []
+        for sequence, ids in pieces:
+            given = {self._cache_name: self._caches[sequence]} if sequence in self._caches else {}
+            output = self._body(input_ids=torch.tensor([list(ids)], device=self._body.device), use_cache=True, **given)
+            self._caches[sequence] = output[self._cache_name]
+            sequence.token_ids += ids
+            found.append(output.last_hidden_state[0])
+        return torch.cat(found)
+
+    @torch.inference_mode()
+    def head(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self._head(hidden)
+        return logits
+
+    def release(self, sequence: Decoded) -> None:
+        super().release(sequence)
+        self._caches.pop(sequence, None)
+
+    def _grow(self, pages: int) -> None:
+        self.pool.grow(pages)
