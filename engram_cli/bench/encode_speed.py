@@ -18,7 +18,6 @@ from hashing.base.atomic import remove
 from hashing.text.corpus import Corpus
 from runtime.tokens_writer import encoded_corpus
 
-ROUNDS = 3
 BATCH_CHARS = 1 << 19  # of the tokenizer alone: the fastest of 2^15 to 2^22
 END_ID = 0  # of a document; it makes no difference to the time
 
@@ -70,7 +69,7 @@ class EncodeWays:
             return sum(encoded.place(self.folder / "tokens").counts.values())
 
 
-def measure(corpus: Corpus, tokenizer: Tokenizer, folder: Path, rounds: int = ROUNDS) -> EncodeSpeed:
+def measure(corpus: Corpus, tokenizer: Tokenizer, folder: Path, rounds: int) -> EncodeSpeed:
     ways = EncodeWays(corpus, tokenizer, folder)
     ways.read()
     sec, tokens = {"tokenizer": math.inf, "engram": math.inf}, 0
