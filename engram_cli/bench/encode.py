@@ -10,6 +10,7 @@ from engram_cli.options import DEFAULT_RUN, CorpusPaths, Json, RunDir
 
 def bench_encode(
     corpus: CorpusPaths = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way, of which the fastest counts.")] = 3,
     folder: Annotated[Path, typer.Option(help="Where files are written; removed afterwards.")] = Path("build"),
     run: RunDir = DEFAULT_RUN,
     json: Json = False,
@@ -18,7 +19,7 @@ def bench_encode(
 
     Example: engram bench encode
 
-    Example: engram bench encode --corpus texts/ --run runs/mine --json
+    Example: engram bench encode --corpus texts/ --run runs/mine --rounds 1 --json
     """
     from tempfile import TemporaryDirectory
 
@@ -32,7 +33,7 @@ def bench_encode(
     tokenizer, chosen = target.tokenizer(), chosen_corpus(target, corpus, "", "", "")
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as name:
-        speed = measure(chosen, tokenizer, Path(name))
+        speed = measure(chosen, tokenizer, Path(name), rounds)
         peak = peak_bytes(chosen, target.tokenizer_path, Path(name))
     ways = {way: round(speed.megabytes_per_sec(way), 3) for way in speed.sec}
     if json:
