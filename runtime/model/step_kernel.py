@@ -36,7 +36,7 @@ def floats(typing_context: Any, number: Any) -> Any:
     return types.CPointer(types.float32)(types.int64), generate
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _dot(a, b):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for i in range(a.shape[0]):
@@ -54,7 +54,7 @@ def normalise(x, gain, out, rows, size, eps):  # type: ignore[no-untyped-def]
             results[row, i] = given[row, i] * scale * gains[i]
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _score(hidden, key, query_gain, key_gain, eps):  # type: ignore[no-untyped-def]
     product = np.float32(0)
     for i in range(hidden.shape[0]):
@@ -71,7 +71,7 @@ def _gate(score, signed_root, least):  # type: ignore[no-untyped-def]
     return np.float32(1 / (1 + math.exp(-score)))
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _add_convolved(out, before, taps, gain, dilation, eps):  # type: ignore[no-untyped-def]
     """Adds SiLU of the convolution to `out` (D,); its normalised values push the oldest out of `before` (lookback, D)."""
     size, lookback = out.shape[0], before.shape[0]
