@@ -370,3 +370,19 @@ def test_a_reading_knows_how_far_it_is_in_a_file(tmp_path: Path, name: str) -> N
     assert shares == sorted(shares)
     assert shares[len(shares) // 2] == pytest.approx(0.5, abs=0.2)
     assert corpus.reading.read_bytes == path.stat().st_size
+
+
+def test_files_come_in_the_order_of_their_paths_parts(tmp_path: Path) -> None:
+    """As `sorted` puts Paths, of which the parts are compared and not the text. No link to a folder is followed."""
+    root = tmp_path / "root"
+    for name in ("a/z", "a.b/y", "a-b/x", "a.txt", "a/b/c", ".a/w", "B", "~", "é/ü", "b/.hidden", "b/shown"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"the text of {name}\n")
+    (root / "link").symlink_to(root / "a")
+    (root / "linked").symlink_to(root / "B")
+    (root / "loop").symlink_to(root / "loop")
+    (root / "broken").symlink_to(root / "nowhere")
+    shown = [file for file, _ in Corpus((root,)).files()]
+    inside = (file for file in root.rglob("*") if file.is_file() and "link" not in file.relative_to(root).parts)
+    assert shown == sorted(file for file in inside if not any(part.startswith(".") for part in file.relative_to(root).parts))
+    assert root / "linked" in shown

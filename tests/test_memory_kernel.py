@@ -1,5 +1,10 @@
 """The memory compiled for training equals the same module in float64, which takes the torch operations."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +87,38 @@ def test_numbers_do_not_depend_on_threads(threads: int, monkeypatch: pytest.Monk
     found = made(module, *given)
     assert np.array_equal(found[0], expected[0])
     assert all(torch.equal(found[1][name], gradient) for name, gradient in expected[1].items())
+
+
+PASSES = """
+import hashlib, torch
+import numpy as np
+from runtime.model.attention import Attention, Rotary
+from runtime.model.config import MemoryConfig, ModelConfig
+from runtime.model.memory import EngramMemory
+from runtime.model.pages import Batch, Pages
+
+torch.manual_seed(0)
+config = ModelConfig(1, 48, 1, heads=3, ffn=1, memory=MemoryConfig((0,), 24, 3, conv_zero_init=False), streams=2, qk_norm=True)
+module, attention = EngramMemory(config.memory, 48, 2), Attention(config, Rotary(config.head_dim, config.rope_base))
+hidden, vectors = torch.randn(4, 30, 2, 48, requires_grad=True), torch.randn(4, 30, 24, requires_grad=True)
+found = [out := module(hidden, vectors)]
+out.pow(3).sum().backward()
+found += [hidden.grad, vectors.grad, *(parameter.grad for parameter in module.parameters())]
+with torch.no_grad():
+    pages = Pages(config, torch.device("cpu"))
+    pages.grow(4)
+    for t in range(30):
+        batch = Batch(pages, np.arange(4)[:, None], np.arange(4), np.full(4, t)).block(0)
+        found += [module(hidden[None, :, t].contiguous(), vectors[None, :, t].contiguous(), batch)]
+        found += [attention(hidden[None, :, t, 0].contiguous(), batch)]
+print(*(hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest() for tensor in found))
+"""
+
+
+def test_code_compiled_now_computes_what_code_from_the_cache_does(tmp_path: Path) -> None:
+    """To the bit: a training whose first process compiled them goes on in another that finds them compiled."""
+    cached = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    run = [subprocess.run([sys.executable, "-c", PASSES], env=cached, capture_output=True, text=True) for _ in range(2)]
+    assert run[0].returncode == 0, run[0].stderr
+    assert list(tmp_path.rglob("*.nbc"))
+    assert run[0].stdout == run[1].stdout

@@ -29,7 +29,7 @@ from hashing.base.cores import CORES
 from hashing.base.errors import EngramError
 from hashing.text import encoding
 from hashing.text.corpus import Corpus
-from hashing.text.encoding import AHEAD, encode_documents
+from hashing.text.encoding import AHEAD, PARALLELISM, encode_documents
 from hashing.text.tokenizer import train_tokenizer
 from hashing.vocab import CanonicalVocab
 from runtime import tokens_writer
@@ -185,6 +185,20 @@ def test_texts_are_taken_a_bounded_number_ahead(tokenizer: Tokenizer) -> None:
         assert taken - given_out <= most
     encoded.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("encode")]
+
+
+@pytest.mark.parametrize("before", [None, "true"])
+def test_a_batch_keeps_to_its_core_and_what_the_environment_said_stands_again(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    monkeypatch.delenv(PARALLELISM, raising=False)
+    if before:
+        monkeypatch.setenv(PARALLELISM, before)
+    encoded = encode_documents(tokenizer, END, ["one text", "another"])
+    next(encoded)
+    assert os.environ[PARALLELISM] == "false"
+    encoded.close()
+    assert os.environ.get(PARALLELISM) == before
 
 
 def test_an_interrupted_encoding_goes_on_to_the_same_files(tmp_path: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:

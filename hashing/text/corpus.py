@@ -177,12 +177,11 @@ class Corpus:
         if root not in self.paths + self.validation:
             yield from _python_source(root)
             return
-        for file in sorted(root.rglob("*")):
-            if file.is_file():
-                if any(_passed_over(part) for part in file.relative_to(root).parts):
-                    reading.add(Remark.HIDDEN, str(file))
-                else:
-                    yield file
+        for file, passed_over in _walked(str(root)):
+            if passed_over:
+                reading.add(Remark.HIDDEN, str(Path(file)))
+            else:
+                yield Path(file)
 
     def _texts(self, files: list[tuple[Path, bool]], roots: tuple[Path, ...], reading: Reading) -> Texts:
         """Every text that is not empty, with its name, of files found under the roots."""
@@ -237,6 +236,24 @@ class Corpus:
 def _passed_over(name: str) -> bool:
     """Whether a folder or file of that name is hidden, or is of installed packages."""
     return name.startswith(".") or name in INSTALLED
+
+
+def _walked(folder: str, passed_over: bool = False) -> Iterator[tuple[str, bool]]:
+    """Every file under a folder, in the order of their paths' parts, with whether it or a folder around it is passed over.
+
+    A folder behind a symbolic link is not walked, and one that may not be read has no files.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except PermissionError:
+        return
+    for entry in found:
+        over = passed_over or _passed_over(entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walked(entry.path, over)
+        elif entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
+            yield entry.path, over
 
 
 def _python_source(root: Path) -> list[Path]:

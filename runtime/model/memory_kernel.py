@@ -67,7 +67,7 @@ def _sigmoid(x):  # type: ignore[no-untyped-def]
     return np.float32(1) / (np.float32(1) + series * _from_bits(np.int32((whole + EXPONENT_BIAS) << 23)))
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _inverse_rms(x, eps):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for i in range(x.shape[0]):
@@ -86,7 +86,7 @@ def _gate(score, signed_root, least):  # type: ignore[no-untyped-def]
     return np.float32(1 / (1 + math.exp(-score))), slope
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _scored(hidden, key, gain, eps):  # type: ignore[no-untyped-def]
     """1 / RMS of a stream and of its key (D,), and their score; `gain` (D,) is the product of both gains."""
     product = np.float32(0)
@@ -96,7 +96,7 @@ def _scored(hidden, key, gain, eps):  # type: ignore[no-untyped-def]
     return query_scale, key_scale, np.float32(product * query_scale * key_scale / math.sqrt(hidden.shape[0]))
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _convolve(mixed, normalised, m, taps, t, dilation):  # type: ignore[no-untyped-def]
     """Fills `mixed` (D,) with the convolution at position t of stream m of `normalised` (T, M, D)."""
     last = taps.shape[0] - 1
@@ -135,7 +135,7 @@ def forward(hidden, projected, gain, conv_gain, taps, options, kept, out):  # ty
                         result[i] += sums[i] * _sigmoid(sums[i])
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _conv_gradient(normalised, m, taps, taps_gradient, t, dilation, through, out):  # type: ignore[no-untyped-def]
     """Fills `out` (D,) with the gradient of the normalised value at position t, and adds to that of the taps (kernel, D).
 
@@ -153,7 +153,7 @@ def _conv_gradient(normalised, m, taps, taps_gradient, t, dilation, through, out
                 taps_gradient[tap, i] += through[t + distance, i] * normalised[t, m, i]
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _norm_gradient(gate, value, conv_gain, gain_gradient, conv_eps, gradient):  # type: ignore[no-untyped-def]
     """Turns `gradient` (D,), that of the normalised value, into that of the gated value; adds to the gain's."""
     size, squares, along = value.shape[0], np.float32(0), np.float32(0)
@@ -169,7 +169,7 @@ def _norm_gradient(gate, value, conv_gain, gain_gradient, conv_eps, gradient):  
         gradient[i] = scale * (gradient[i] * conv_gain[i] - v * pull)
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _score_gradient(hidden, key, gain, scaled, eps, hidden_gradient, key_gradient, gain_gradient):  # type: ignore[no-untyped-def]
     """Sets the gradients of a stream and its key (D,), and adds to that of the gain, for `scaled`: the score's gradient."""
     query_scale, key_scale, score = _scored(hidden, key, gain, eps)

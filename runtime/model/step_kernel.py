@@ -39,7 +39,7 @@ def floats(typing_context: Any, number: Any) -> Any:
     return types.CPointer(types.float32)(types.int64), generate
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _dot(a, b):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for i in range(a.shape[0]):
@@ -57,7 +57,7 @@ def normalise(x, gain, out, rows, size, eps):  # type: ignore[no-untyped-def]
             results[row, i] = given[row, i] * scale * gains[i]
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _score(hidden, key, query_gain, key_gain, eps):  # type: ignore[no-untyped-def]
     product = np.float32(0)
     for i in range(hidden.shape[0]):
@@ -77,7 +77,7 @@ def _gate(score, form, least):  # type: ignore[no-untyped-def]
     return np.float32(1 / (1 + math.exp(-score)))
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _add_convolved(out, pages, table, position, stream, taps, gain, dilation, eps):  # type: ignore[no-untyped-def]
     """Adds SiLU of the convolution to `out` (D,), and leaves its normalised values in `pages` (pages, PAGE, M, D)."""
     size, last = out.shape[0], taps.shape[1] - 1
@@ -126,7 +126,7 @@ def remember(shape, places, hidden, projected, gate, conv, dilation, conv_eps, o
                 )
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _normalised(x, gain, eps):  # type: ignore[no-untyped-def]
     """x (width,) normalised and scaled by `gain` (width,) in place; no gain leaves it."""
     if gain.shape[0] > 0:
@@ -144,7 +144,7 @@ def _rotate(x, cos, sin):  # type: ignore[no-untyped-def]
         x[half + i] = b * cos[half + i] + a * sin[half + i]
 
 
-@njit(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
+@njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _attend_page(query, keys, values, count, weights, mixed, largest, total):  # type: ignore[no-untyped-def]
     """Adds the first `count` positions of a page to what a query has read; the new largest score and the new sum of weights.
 
