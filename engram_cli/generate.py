@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, BestCheckpoint, Json, Offload, PlacementOption, RunDir, checked_text
+from engram_cli.options import (
+    DEFAULT_RUN,
+    BestCheckpoint,
+    CacheSize,
+    Json,
+    ModelFolder,
+    ModelStore,
+    Offload,
+    PlacementOption,
+    RunDir,
+    checked_text,
+)
 
 if TYPE_CHECKING:
     from runtime.serve.generator import Generator
@@ -30,6 +41,9 @@ def generate(
     best: BestCheckpoint = False,
     offload: Offload = False,
     placement: PlacementOption = None,
+    cache: CacheSize = "",
+    model: ModelFolder = None,
+    store: ModelStore = None,
     run: RunDir = DEFAULT_RUN,
     json: Json = False,
 ) -> None:
@@ -40,12 +54,13 @@ def generate(
     Example: engram generate "import " --temperature 0.8 --min-p 0.05 --offload --json
 
     Example: engram generate "def " --no-memory --repetition-penalty 1.2
+
+    Example: engram generate "The capital of" --model Qwen3.8-Flash-Next --placement disk --cache 2GiB
     """
-    from engram_cli.options import chosen_placement
+    from engram_cli.generators import has_memory, load_generator
+    from engram_cli.options import chosen_cache, chosen_placement
     from engram_cli.output import note, print_json
     from hashing.base.errors import UsageError
-    from runtime.run import Run
-    from runtime.serve.generator import Generator
     from runtime.serve.sampler import Sampling
 
     if no_memory and (offload or placement is not None):
@@ -53,18 +68,18 @@ def generate(
             "--no-memory reads no tables, but --offload or --placement says where they are", hint="leave one of them out"
         )
     sampling = Sampling(max_tokens, temperature, top_p, seed, (), repetition_penalty, min_p)
-    prompt, where = checked_text(prompt), chosen_placement(placement, offload)
-    generator = Generator.load(Run(run), where, memory=not no_memory, best=best)
+    prompt, where = checked_text(prompt), chosen_placement(placement, offload or (model is not None and placement is None))
+    generator = load_generator(run, model, store, where, chosen_cache(cache, where), best, not no_memory)
     if not json:
         sys.stdout.write(prompt)
     made = _generated(generator, prompt, sampling, show=not json)
-    suppressed = no_memory and generator.model.has_memory
+    suppressed = no_memory and has_memory(generator)
     if json:
-        placed = {"placement": where if generator.lookup else None, "memory_suppressed": suppressed}
+        placed = {"placement": where if generator.placement else None, "memory_suppressed": suppressed}
         print_json({"prompt": prompt, **asdict(made), **placed})
         return
     print()
-    tables = f"tables on {where}" if generator.lookup else "memory suppressed" if suppressed else "trained without memory"
+    tables = f"tables on {where}" if generator.placement else "memory suppressed" if suppressed else "trained without memory"
     note(f"{made.tokens} tokens, {made.tokens_per_sec:,.0f} tokens/s after the first, {tables}")
 
 

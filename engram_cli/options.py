@@ -156,6 +156,30 @@ Offload: TypeAlias = Annotated[
 ]
 
 
+ModelFolder: TypeAlias = Annotated[
+    Path | None, typer.Option("--model", help="A Hugging Face folder of a model with such a table, in place of a run.")
+]
+ModelStore: TypeAlias = Annotated[
+    Path | None, typer.Option("--store", help="The store that its table was imported into. Default: the folder's own files.")
+]
+CacheSize: TypeAlias = Annotated[
+    str, typer.Option("--cache", help="On disk: how much memory rows may take, as in 512MiB. Default: 256MiB.")
+]
+
+
+def chosen_cache(text: str, placement: "PlacementName") -> int:
+    """Bytes. Raises UsageError for what is no size, and for a size where tables are not on disk."""
+    from hashing.base.byte_size import parse_bytes
+    from hashing.base.errors import UsageError
+    from runtime.placement.disk import CACHE_BYTES
+
+    if not text:
+        return CACHE_BYTES
+    if placement != "disk":
+        raise UsageError(f"--cache is for tables on disk, but they are on {placement}", hint="--placement disk puts them there")
+    return parse_bytes(text)
+
+
 def chosen_placement(placement: PlacementChoice | None, offload: bool) -> "PlacementName":
     from hashing.base.errors import UsageError
     from runtime.device import default_device

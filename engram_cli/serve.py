@@ -1,11 +1,30 @@
-"""`engram serve`: an OpenAI-style HTTP server over a trained run."""
+"""`engram serve`: an OpenAI-style HTTP server over a trained run, or a model of others."""
 
+import os
 import socket
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, BestCheckpoint, Offload, PlacementOption, RunDir
+from engram_cli.options import (
+    DEFAULT_RUN,
+    BestCheckpoint,
+    CacheSize,
+    ModelFolder,
+    ModelStore,
+    Offload,
+    PlacementOption,
+    RunDir,
+)
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from runtime.serve.generator import Generator
+
+KEY = "ENGRAM_API_KEY"
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def serve(
@@ -18,38 +37,64 @@ def serve(
     best: BestCheckpoint = False,
     offload: Offload = False,
     placement: PlacementOption = None,
+    cache: CacheSize = "",
+    model: ModelFolder = None,
+    store: ModelStore = None,
     run: RunDir = DEFAULT_RUN,
 ) -> None:
     """Serve completions over HTTP, as OpenAI's API has them, and at / a page that looks inside.
 
-    POST /v1/completions, GET /v1/models; GET /health, /ready and /metrics.
+    POST /v1/completions and /v1/chat/completions, GET /v1/models; GET /health, /ready and /metrics. Where the environment has
+    ENGRAM_API_KEY, requests have to name it.
 
     Example: engram serve --offload
 
-    Example: engram serve --port 9000 --placement disk --run runs/mine
+    Example: engram serve --port 9000 --placement disk --cache 2GiB --run runs/mine
+
+    Example: engram serve --model Qwen3.8-Flash-Next --store tables.zarr
     """
+    from engram_cli.generators import load_generator
+    from engram_cli.options import chosen_cache, chosen_placement
+    from engram_cli.output import note
+    from runtime.serve.http_server import HttpServer
+    from runtime.serve.server import build_app
+
+    with _listen(host, port) as listener:
+        where = chosen_placement(placement, offload or (model is not None and placement is None))
+        cache_bytes = chosen_cache(cache, where)
+        name, key = (model or run).resolve().name, os.environ.get(KEY, "")
+        generator = load_generator(run, model, store, where, cache_bytes, best)
+        app = build_app(generator, name, verify, key)
+        if model is None and generator.placement:
+            _add_page(app, name, run, best)
+        if host not in LOOPBACK and not key:
+            note(f"warning: anybody who can reach {host} can use this server; {KEY} in the environment lets in who has the key")
+        note(f"serving {name}{_placed(generator, where, cache_bytes)} at http://{host}:{listener.getsockname()[1]}")
+        HttpServer(app).serve_on(listener)
+
+
+def _placed(generator: "Generator", where: str, cache_bytes: int) -> str:
+    """What lies where, and what it costs."""
+    from engram_cli.output import byte_text
+
+    if generator.placement is None:
+        return ", which has no memory and no tables to place,"
+    bound = f", of which at most {byte_text(cache_bytes)} in memory" if where == "disk" else ""
+    return f" with its tables on {where} ({byte_text(generator.placement.table_bytes)}{bound})"
+
+
+def _add_page(app: "FastAPI", name: str, run: Path, best: bool) -> None:
     import torch
 
-    from engram_cli.options import chosen_placement
-    from engram_cli.output import note
     from runtime.inspect.page.content import Content
     from runtime.inspect.page.router import page_router
     from runtime.run import Run
-    from runtime.serve.generator import Generator
-    from runtime.serve.http_server import HttpServer
-    from runtime.serve.server import build_app
     from runtime.trained_run import TrainedRun
 
-    with _listen(host, port) as listener:
-        where = chosen_placement(placement, offload)
-        name, cpu = run.resolve().name, torch.device("cpu")
-        generator = Generator.load(Run(run), where, best=best)
-        app = build_app(generator, name, verify)
-        if generator.lookup:
-            app.include_router(page_router(name, lambda: Content.open(Run(run), TrainedRun.load(Run(run), cpu, best))))
-        tables = f" with its tables on {where}" if generator.lookup else ", which has no memory and no tables to place,"
-        note(f"serving {name}{tables} at http://{host}:{listener.getsockname()[1]}")
-        HttpServer(app).serve_on(listener)
+    def opened() -> Content:
+        return Content.open(Run(run), TrainedRun.load(Run(run), torch.device("cpu"), best))
+
+    app.include_router(page_router(name, opened))
 
 
 def _listen(host: str, port: int) -> socket.socket:

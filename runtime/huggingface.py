@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from hashing.base.errors import EngramError
 from hashing.hasher import Hasher
+from runtime.placement.disk import CACHE_BYTES
 from runtime.placement.placement import Placement, PlacementName, check_placement, place
 from runtime.placement.row_source import RowSource
 from runtime.vectors import Vectors
@@ -61,11 +62,18 @@ class Rows(nn.Module):
         return vectors.view(*rows.shape, -1).to(self.dtype)
 
 
-def load(folder: Path | str, rows: PlacementName = "disk", store: Path | str | None = None, **options: Any) -> Any:
+def load(
+    folder: Path | str,
+    rows: PlacementName = "disk",
+    store: Path | str | None = None,
+    cache_bytes: int = CACHE_BYTES,
+    **options: Any,
+) -> Any:
     """The `transformers` model of a checkpoint folder, in evaluation mode.
 
     Rows come from a store that was imported from the checkpoint, with none from the checkpoint's own files; `rows` says where
-    they are kept meanwhile. `options` are those of the library's `from_pretrained`.
+    they are kept meanwhile, on disk with `cache_bytes` of them in memory. `options` are those of the library's
+    `from_pretrained`.
 
     Raises EngramError where `transformers` is missing or too old, for a folder that is no such checkpoint, for an architecture
     without a table, and for a store of another checkpoint.
@@ -74,7 +82,7 @@ def load(folder: Path | str, rows: PlacementName = "disk", store: Path | str | N
     folder = Path(folder)
     modeling, auto = _library(), import_module("transformers")
     checkpoint = read_checkpoint(folder).check()
-    placement = place(_tables(checkpoint, store), rows, torch.device("cpu"))
+    placement = place(_tables(checkpoint, store), rows, torch.device("cpu"), cache_bytes)
     with _without_table(modeling):
         model = auto.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
     for module in model.modules():
@@ -83,6 +91,12 @@ def load(folder: Path | str, rows: PlacementName = "disk", store: Path | str | N
         if type(module).__name__ == TEXT_MODEL:
             module.layers[0].register_forward_pre_hook(ReadAhead(module, Hasher(checkpoint.spec)), with_kwargs=True)
     return model
+
+
+def placement_of(model: Any) -> Placement:
+    """Where the rows of a model that `load` gave come from."""
+    found = (module.placement for module in model.modules() if isinstance(module, Rows))
+    return next(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from runtime.checkpoints import best_checkpoint
 from runtime.config import RunConfig
 from runtime.lookup import Addressing, Lookup
 from runtime.model.language_model import LanguageModel
+from runtime.placement.disk import CACHE_BYTES
 from runtime.placement.placement import PlacementName, check_placement, place
 from runtime.run import Run
 from runtime.tensor_file import NO_SPEC, load_tensors
@@ -44,10 +45,13 @@ class TrainedRun:
             model = _load_model(run, folder / "model.safetensors", config, store, vocab)
         return cls(config, model.to(device).eval(), store, tables, vocab, tokenizer)
 
-    def lookup(self, placement: PlacementName, store: TableStore | None = None) -> Lookup | None:
+    def lookup(
+        self, placement: PlacementName, store: TableStore | None = None, cache_bytes: int = CACHE_BYTES
+    ) -> Lookup | None:
         """The way to the vectors of the run's own tables, or of another store of the same spec in their place.
 
-        None for a run without memory. Raises UsageError for a placement that there is not.
+        None for a run without memory. On disk, rows may take `cache_bytes` of memory. Raises UsageError for a placement that
+        there is not.
         """
         check_placement(placement)
         if self.store is None:
@@ -55,7 +59,7 @@ class TrainedRun:
         spec, tables = self.store.spec, self.tables
         if store is not None:
             spec, tables = store.spec, {layer: store.table(layer) for layer in store.spec.layers}
-        return Lookup(Addressing(self.vocab, spec), place(tables, placement, self.model.device))
+        return Lookup(Addressing(self.vocab, spec), place(tables, placement, self.model.device, cache_bytes))
 
 
 def _open_store(run: Run, path: Path, vocab: CanonicalVocab) -> TableStore:

@@ -90,5 +90,5 @@ def validate_stores(run: Run, stores: list[TableStore], budget_tokens: int = VAL
     if own is None or any((store.spec.fingerprint, store.step) != (own.spec.fingerprint, own.step) for store in stores):
         return []
     length, precision = trained.config.recipe.length, trained.config.precision
-    lookups = (trained.lookup("disk", store) for store in stores)
+    lookups = (trained.lookup("mapped", store) for store in stores)
     return [validate(trained.model, tokens, length, precision, lookup, budget_tokens) for lookup in lookups]

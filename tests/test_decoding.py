@@ -5,24 +5,24 @@ import torch
 
 from runtime.model.filled_rows import filled_rows
 from runtime.run import Run
-from runtime.serve.generator import Generator
+from runtime.serve.run_generator import RunGenerator
 from runtime.serve.sampler import Sampler, Sampling
 
 
 @pytest.fixture(scope="module")
-def generators(trained_run: Run) -> dict[str, Generator]:
-    return {name: Generator.load(trained_run, name) for name in ("device", "host", "disk")}  # type: ignore[arg-type]
+def generators(trained_run: Run) -> dict[str, RunGenerator]:
+    return {name: RunGenerator.load(trained_run, name) for name in ("device", "host", "disk")}  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def ids(generators: dict[str, Generator]) -> list[int]:
+def ids(generators: dict[str, RunGenerator]) -> list[int]:
     found = generators["device"].encode("def __init__(self, name):\n    self.name = name\n\nclass Parser:\n    pass\n" * 2)
     assert len(found) > 40
     return found
 
 
 @pytest.mark.parametrize("length", range(1, 41))
-def test_token_by_token_equals_the_whole(generators: dict[str, Generator], ids: list[int], length: int) -> None:
+def test_token_by_token_equals_the_whole(generators: dict[str, RunGenerator], ids: list[int], length: int) -> None:
     prompt = ids[:length]
     whole = generators["device"].sequence().feed_all(prompt)
     decoding = generators["device"].sequence()
@@ -31,14 +31,16 @@ def test_token_by_token_equals_the_whole(generators: dict[str, Generator], ids: 
 
 
 @pytest.mark.parametrize("cut", [1, 2, 17, 39])
-def test_any_two_pieces_equal_the_whole(generators: dict[str, Generator], ids: list[int], cut: int) -> None:
+def test_any_two_pieces_equal_the_whole(generators: dict[str, RunGenerator], ids: list[int], cut: int) -> None:
     whole = generators["device"].sequence().feed_all(ids[:40])
     decoding = generators["device"].sequence()
     pieces = torch.cat([decoding.feed_all(ids[:cut]), decoding.feed_all(ids[cut:40])])
     torch.testing.assert_close(pieces, whole, atol=1e-4, rtol=0)
 
 
-def test_a_prompt_s_logits_are_computed_for_its_last_position_alone(generators: dict[str, Generator], ids: list[int]) -> None:
+def test_a_prompt_s_logits_are_computed_for_its_last_position_alone(
+    generators: dict[str, RunGenerator], ids: list[int]
+) -> None:
     given: list[int] = []
     head = generators["device"].model.head
     handle = head.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0].numel() // head.in_features))
@@ -48,7 +50,7 @@ def test_a_prompt_s_logits_are_computed_for_its_last_position_alone(generators: 
     torch.testing.assert_close(logits, generators["device"].sequence().feed_all(ids[:40])[-1])
 
 
-def test_memory_reaches_the_logits(generators: dict[str, Generator], ids: list[int]) -> None:
+def test_memory_reaches_the_logits(generators: dict[str, RunGenerator], ids: list[int]) -> None:
     """Otherwise everything here would hold for a model that never reads its tables."""
     model = generators["device"].model
     with torch.inference_mode():
@@ -58,7 +60,7 @@ def test_memory_reaches_the_logits(generators: dict[str, Generator], ids: list[i
 
 @pytest.mark.parametrize("placement", ["host", "disk"])
 def test_logits_and_greedy_text_are_those_of_resident_tables(
-    generators: dict[str, Generator], ids: list[int], placement: str
+    generators: dict[str, RunGenerator], ids: list[int], placement: str
 ) -> None:
     resident, other = generators["device"].sequence(), generators[placement].sequence()
     assert torch.equal(resident.feed_all(ids[:9]), other.feed_all(ids[:9]))
@@ -69,7 +71,7 @@ def test_logits_and_greedy_text_are_those_of_resident_tables(
     assert text[0]
 
 
-def test_text_stops_before_a_stop_string(generators: dict[str, Generator]) -> None:
+def test_text_stops_before_a_stop_string(generators: dict[str, RunGenerator]) -> None:
     generator = generators["device"]
     prompt = generator.encode("def ")
     free = "".join(p for p, _ in generator.text(prompt, Sampling(max_tokens=30)))

@@ -10,13 +10,13 @@ from runtime.model.pages import PAGE, page_bytes
 from runtime.run import Run
 from runtime.serve.completion import Completion, Likelihoods, Piece
 from runtime.serve.engine import Engine, Limits
-from runtime.serve.generator import Generator
+from runtime.serve.run_generator import RunGenerator
 from runtime.serve.sampler import Sampling
 
 
 @pytest.fixture(scope="module")
-def generator(trained_run: Run) -> Generator:
-    return Generator.load(trained_run, "disk")
+def generator(trained_run: Run) -> RunGenerator:
+    return RunGenerator.load(trained_run, "disk")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def sampling_of(number: int) -> Sampling:
 
 
 @pytest.fixture(scope="module")
-def alone(generator: Generator, prompts: list[list[int]]) -> list[list[int]]:
+def alone(generator: RunGenerator, prompts: list[list[int]]) -> list[list[int]]:
     return [list(generator.token_ids(prompt, sampling_of(number))) for number, prompt in enumerate(prompts)]
 
 
@@ -58,7 +58,7 @@ def together(engine: Engine, completions: list[Completion], random: np.random.Ge
     ids=["room", "short steps", "few at a time", "hardly any pages"],
 )
 def test_company_changes_nothing(
-    generator: Generator, prompts: list[list[int]], alone: list[list[int]], limits: Limits
+    generator: RunGenerator, prompts: list[list[int]], alone: list[list[int]], limits: Limits
 ) -> None:
     if limits.cache_bytes == 0:  # as many pages as the longest needs, so that completions give theirs back
         limits = replace(limits, cache_bytes=8 * page_bytes(generator.model.config))
@@ -71,7 +71,7 @@ def test_company_changes_nothing(
     assert engine.decoder.pool.free == len(engine.decoder.pool) <= engine.decoder.most_pages
 
 
-def test_a_beginning_that_was_computed_is_not_computed_again(generator: Generator) -> None:
+def test_a_beginning_that_was_computed_is_not_computed_again(generator: RunGenerator) -> None:
     engine, prompt = generator.engine(), list(range(1, 2 * PAGE + 10))
     texts = []
     for _ in range(2):
@@ -84,7 +84,7 @@ def test_a_beginning_that_was_computed_is_not_computed_again(generator: Generato
     assert tokens == again
 
 
-def test_cancelled_completions_leave_at_once_and_others_go_on(generator: Generator, prompts: list[list[int]]) -> None:
+def test_cancelled_completions_leave_at_once_and_others_go_on(generator: RunGenerator, prompts: list[list[int]]) -> None:
     engine = generator.engine(Limits(running=4))
     completions = [Completion.of(prompt, Sampling(max_tokens=12), generator.tokenizer) for prompt in prompts[:8]]
     for completion in completions:
@@ -110,7 +110,7 @@ def completed(engine: Engine, completion: Completion) -> list[Piece]:
 
 
 @pytest.mark.parametrize("step_tokens", [4, 512])
-def test_likelihoods_are_the_model_s_own(generator: Generator, step_tokens: int) -> None:
+def test_likelihoods_are_the_model_s_own(generator: RunGenerator, step_tokens: int) -> None:
     prompt = generator.encode("def parse(self, name):\n    return name\n")
     completion = Completion.of(prompt, Sampling(max_tokens=6, temperature=1.5, seed=1), generator.tokenizer)
     completion.likeliest, completion.of_prompt = 3, True
@@ -125,7 +125,7 @@ def test_likelihoods_are_the_model_s_own(generator: Generator, step_tokens: int)
         torch.testing.assert_close(torch.tensor([value for _, value in each.likeliest]), values)
 
 
-def test_the_last_token_may_end_a_stop_string(generator: Generator) -> None:
+def test_the_last_token_may_end_a_stop_string(generator: RunGenerator) -> None:
     """Then it is that, and not the number of tokens, that ended the text."""
     prompt = generator.encode("def ")
     free = "".join(text for text, _ in generator.text(prompt, Sampling(max_tokens=9)))
@@ -136,7 +136,7 @@ def test_the_last_token_may_end_a_stop_string(generator: Generator) -> None:
         assert "".join(piece.text for piece in pieces) in expected
 
 
-def test_a_completion_without_finite_logits_ends_alone(generator: Generator) -> None:
+def test_a_completion_without_finite_logits_ends_alone(generator: RunGenerator) -> None:
     engine = generator.engine()
     lost, other = (
         Completion.of(generator.encode(text), Sampling(max_tokens=5), generator.tokenizer) for text in ("def a", "x = 1\ny")

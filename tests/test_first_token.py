@@ -14,13 +14,13 @@ import gc, json, sys
 from pathlib import Path
 from numba.core.registry import CPUDispatcher
 from runtime.run import Run
-from runtime.serve.generator import Generator
+from runtime.serve.run_generator import RunGenerator
 from runtime.serve.sampler import Sampling
 
 def ready():
     return sorted((f.py_func.__qualname__, len(f.signatures)) for f in gc.get_objects() if isinstance(f, CPUDispatcher))
 
-generator = Generator.load(Run(Path(sys.argv[1])), sys.argv[2])
+generator = RunGenerator.load(Run(Path(sys.argv[1])), sys.argv[2])
 before = ready()
 next(generator.text(generator.encode("def parse("), Sampling(max_tokens=3)))
 print(json.dumps([before, ready()]))

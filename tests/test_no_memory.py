@@ -20,7 +20,7 @@ from runtime.model.config import MemoryConfig, ModelConfig
 from runtime.model.language_model import LanguageModel
 from runtime.run import Run
 from runtime.sequence import Sequence
-from runtime.serve.generator import Generator
+from runtime.serve.run_generator import RunGenerator
 from runtime.serve.server import build_app
 from runtime.tensor_file import load_tensors
 from runtime.tokens import Tokens
@@ -153,7 +153,7 @@ def test_serve_answers_and_says_that_nothing_is_placed(plain_run: Run) -> None:
         server.terminate()
     assert "which has no memory and no tables to place, at http://" in line
     request: dict[str, Any] = {"model": "plain", "prompt": "def ", "max_tokens": 4, "temperature": 0}
-    with TestClient(build_app(Generator.load(plain_run, "disk"), "plain")) as client:
+    with TestClient(build_app(RunGenerator.load(plain_run, "disk"), "plain")) as client:
         answer = client.post("/v1/completions", json=request).json()["choices"][0]["text"]
         beyond = client.post("/v1/completions", json={**request, "prompt": [99_999]})
     assert answer == document("generate", "def ", "--max-tokens", "4", "--run", plain_run.folder)["text"]

@@ -13,7 +13,7 @@ from hashing.spec import HashSpec
 from hashing.text.corpus import Corpus
 from runtime.placement.placement import place
 from runtime.run import Run
-from runtime.serve.generator import Generator
+from runtime.serve.run_generator import RunGenerator
 from runtime.trained_run import TrainedRun
 from table.store.store import TableStore
 
@@ -39,7 +39,7 @@ def test_a_placement_that_there_is_not_is_refused(trained_run: Run) -> None:
     calls: list[Callable[[Any], object]] = [
         lambda name: place(trained.tables, name, torch.device("cpu")),  # type: ignore[arg-type]
         trained.lookup,
-        lambda name: Generator.load(trained_run, name),
+        lambda name: RunGenerator.load(trained_run, name),
     ]
     for call in calls:
         with pytest.raises(UsageError, match="no placement is called 'moon'") as refused:

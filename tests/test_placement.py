@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.placement.offloaded import FEW_ROWS
+from runtime.placement.host import FEW_ROWS
 from runtime.placement.placement import PlacementName, place
 from table.store.gather import Table
 from table.store.store import TableStore, write_store
@@ -23,7 +23,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TableStore:
     return write_store(tmp_path_factory.mktemp("store") / "t.zarr", spec_of_heads(PRIMES), np.empty(0, np.int32), {1: values})
 
 
-@pytest.mark.parametrize("name", ["device", "host", "disk"])
+@pytest.mark.parametrize("name", ["device", "host", "disk", "mapped"])
 @pytest.mark.parametrize("positions", [1, 5, FEW_ROWS])
 def test_vectors_are_the_rows_side_by_side(store: TableStore, name: PlacementName, positions: int) -> None:
     rows = np.random.default_rng(positions).integers(0, sum(PRIMES), (2, positions, 4))

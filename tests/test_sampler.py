@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hashing.base.errors import UsageError
 from runtime.run import Run
-from runtime.serve.generator import Generator
+from runtime.serve.run_generator import RunGenerator
 from runtime.serve.sampler import Sampler, Sampling
 from tests.commands import document, engram, refused
 
@@ -155,7 +155,7 @@ def test_generate_refuses_it_before_anything_is_loaded(trained_run: Run, option:
 
 def test_a_penalty_breaks_a_repetition(trained_run: Run) -> None:
     """Over prompt and completion: with a penalty strong enough no token comes twice, and none of the prompt's."""
-    generator = Generator.load(trained_run, "device")
+    generator = RunGenerator.load(trained_run, "device")
     prompt = generator.encode("def __init__(self")
     free = list(generator.token_ids(prompt, Sampling(max_tokens=40)))
     penalised = list(generator.token_ids(prompt, Sampling(max_tokens=40, repetition_penalty=1000.0)))
@@ -164,7 +164,7 @@ def test_a_penalty_breaks_a_repetition(trained_run: Run) -> None:
 
 
 def test_generating_without_memory_is_the_memory_suppressed(trained_run: Run) -> None:
-    generator = Generator.load(trained_run, "device", memory=False)
+    generator = RunGenerator.load(trained_run, "device", memory=False)
     ids = generator.encode("def __init__(self, name):")
     with torch.inference_mode():
         suppressed = generator.model.logits(torch.tensor([ids]), None)[0]

@@ -14,7 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from runtime.run import Run
-from runtime.serve.generator import Generator
+from runtime.serve.run_generator import RunGenerator
 from runtime.serve.server import build_app
 from tests.commands import document, engram_process
 
@@ -288,7 +288,7 @@ def test_what_is_counted(client: httpx.Client) -> None:
 
 
 def test_ready_until_something_is_wrong(trained_run: Run) -> None:
-    generator = Generator.load(trained_run, "disk")
+    generator = RunGenerator.load(trained_run, "disk")
     with TestClient(build_app(generator, "run", verify_every=1)) as client:
         body = {"model": "run", "prompt": "def parse(", "max_tokens": 5, "temperature": 0}
         assert client.post("/v1/completions", json=body).status_code == 200

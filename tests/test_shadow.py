@@ -8,18 +8,18 @@ from runtime.decoder import Decoded
 from runtime.run import Run
 from runtime.serve.completion import Completion
 from runtime.serve.engine import Engine, Limits
-from runtime.serve.generator import Generator
+from runtime.serve.run_generator import RunGenerator
 from runtime.serve.sampler import Sampling
 from runtime.serve.shadow import Shadow
 from runtime.trained_run import TrainedRun
 
 
 @pytest.fixture(scope="module", params=["device", "host", "disk"])
-def generator(trained_run: Run, request: pytest.FixtureRequest) -> Generator:
-    return Generator.load(trained_run, request.param)
+def generator(trained_run: Run, request: pytest.FixtureRequest) -> RunGenerator:
+    return RunGenerator.load(trained_run, request.param)
 
 
-def shadowed(trained_run: Run, generator: Generator, every: int = 1) -> tuple[Engine, Shadow]:
+def shadowed(trained_run: Run, generator: RunGenerator, every: int = 1) -> tuple[Engine, Shadow]:
     trained = TrainedRun.load(trained_run, torch.device("cpu"))
     assert trained.store is not None
     engine = generator.engine(Limits(step_tokens=50, running=5))
@@ -36,7 +36,7 @@ def add(engine: Engine, count: int) -> None:
         engine.add(Completion.of(prompt, Sampling(max_tokens=10), engine.tokenizer))
 
 
-def test_every_step_of_many_completions(trained_run: Run, generator: Generator) -> None:
+def test_every_step_of_many_completions(trained_run: Run, generator: RunGenerator) -> None:
     engine, shadow = shadowed(trained_run, generator)
     add(engine, 20)
     while not engine.is_idle:
@@ -45,7 +45,7 @@ def test_every_step_of_many_completions(trained_run: Run, generator: Generator) 
     assert shadow.mismatches == 0
 
 
-def test_one_step_of_several(trained_run: Run, generator: Generator) -> None:
+def test_one_step_of_several(trained_run: Run, generator: RunGenerator) -> None:
     engine, shadow = shadowed(trained_run, generator, every=4)
     add(engine, 1)
     for _ in range(7):
@@ -56,7 +56,7 @@ def test_one_step_of_several(trained_run: Run, generator: Generator) -> None:
 
 @pytest.mark.parametrize("damage", ["shifted", "from the start"])
 def test_a_wrong_history_is_found_at_the_first_step(
-    trained_run: Run, generator: Generator, damage: str, caplog: pytest.LogCaptureFixture
+    trained_run: Run, generator: RunGenerator, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine, shadow = shadowed(trained_run, generator)
     add(engine, 1)
@@ -71,7 +71,7 @@ def test_a_wrong_history_is_found_at_the_first_step(
     assert "step 3, layer 1: at 1 positions" in caplog.text
 
 
-def test_a_wrong_vector_is_found(trained_run: Run, generator: Generator) -> None:
+def test_a_wrong_vector_is_found(trained_run: Run, generator: RunGenerator) -> None:
     _, shadow = shadowed(trained_run, generator)
     lookup = generator.lookup
     assert lookup is not None

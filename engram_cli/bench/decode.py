@@ -12,7 +12,7 @@ import typer
 from engram_cli.options import DEFAULT_RUN, Json, RunDir
 
 if TYPE_CHECKING:
-    from runtime.serve.generator import Generator
+    from runtime.serve.run_generator import RunGenerator
 
 PROMPT = "def __init__(self"
 
@@ -37,10 +37,10 @@ def bench_decode(
     from engram_cli.output import print_json, print_table
     from runtime.placement.placement import PlacementName
     from runtime.run import Run
-    from runtime.serve.generator import Generator
+    from runtime.serve.run_generator import RunGenerator
 
     names: tuple[PlacementName, ...] = get_args(PlacementName)
-    generators: dict[str, Generator] = {name: Generator.load(Run(run), name) for name in names}
+    generators: dict[str, RunGenerator] = {name: RunGenerator.load(Run(run), name) for name in names}
     alone = step_sec(generators, tokens, rounds, median)
     with ExitStack() as others:
         for _ in range(busy):
@@ -65,7 +65,7 @@ def bench_decode(
 
 
 def step_sec(
-    generators: "dict[str, Generator]", tokens: int, rounds: int, middle: Callable[[list[float]], float]
+    generators: "dict[str, RunGenerator]", tokens: int, rounds: int, middle: Callable[[list[float]], float]
 ) -> dict[str, float]:
     """Seconds a token with each placement, in the middle of its turns."""
     from engram_cli.bench.timing import time_in_turn
@@ -74,7 +74,7 @@ def step_sec(
     return {name: middle(seconds) / tokens for name, seconds in time_in_turn(ways, rounds).items()}
 
 
-def decode(generator: "Generator", tokens: int) -> list[int]:
+def decode(generator: "RunGenerator", tokens: int) -> list[int]:
     """Greedy token ids, as many as asked for, after the prompt."""
     sequence, following = generator.sequence(), generator.encode(PROMPT)
     found = []

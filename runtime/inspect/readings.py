@@ -56,7 +56,7 @@ def read(trained: TrainedRun, ids: NDArray[np.int32], positions: NDArray[np.int6
     Without `effects` these are NaN, in less time. Products are in the precision of the run's validations.
     The memory's vectors come from disk, some windows at a time.
     """
-    lookup = trained.lookup("disk")
+    lookup = trained.lookup("mapped")
     assert lookup is not None, "a run without memory reads no rows"
     starts, length = _starts(ids, positions)
     shown = _shown(positions - starts, length)

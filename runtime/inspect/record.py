@@ -159,7 +159,7 @@ def _vectors(
     trained: TrainedRun, token_ids: NDArray[np.int64], watch: Callable[[str, Tensor], Tensor | None]
 ) -> Vectors | None:
     """Asks for the rows of token ids (B, T), or for what takes their place; None for a run without memory."""
-    if (lookup := trained.lookup("disk")) is None:
+    if (lookup := trained.lookup("mapped")) is None:
         return None
     found = lookup.addressing.addresses(token_ids).rows
     return lookup.placement.fetch({layer: _watched_rows(trained, layer, found, watch) for layer in found})

@@ -69,7 +69,7 @@ class _Judged:
 
 def view_text(trained: TrainedRun, text: str) -> TextView:
     """Raises UsageError for a text without tokens or with more than MOST_TOKENS, and for a run without memory."""
-    ids, lookup = trained.tokenizer.encode(text, add_special_tokens=False).ids, trained.lookup("disk")
+    ids, lookup = trained.tokenizer.encode(text, add_special_tokens=False).ids, trained.lookup("mapped")
     if lookup is None:
         raise UsageError("this run was trained without memory: it has no gates to show", hint="name a run with memory")
     if not ids:

@@ -16,6 +16,10 @@ class DevicePlacement:
         self._device = device
         self._weights = {layer: _decoded(table).to(device) for layer, table in tables.items()}
 
+    @property
+    def table_bytes(self) -> int:
+        return sum(weight.nbytes for weight in self._weights.values())
+
     def fetch(self, rows: LayerRows) -> Vectors:
         numbers = {layer: torch.from_numpy(array).to(self._device) for layer, array in rows.items()}
         return lambda layer: functional.embedding(numbers[layer], self._weights[layer]).flatten(2)

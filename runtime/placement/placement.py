@@ -1,7 +1,8 @@
 """Where rows live while a model runs, and what every such place offers.
 
-`device` holds the tables on the compute device, `host` in main memory, and `disk` leaves them in the mapped store. The vectors
-are the same numbers in all three, so the logits are too.
+`device` holds the tables on the compute device and `host` in main memory. Two leave them where they lie: `disk`, for a server,
+has as much of them in memory as it is given; `mapped`, for looking inside, is quick to begin and has as much as the system
+likes. The vectors are the same numbers in all, so the logits are too.
 """
 
 from collections.abc import Mapping
@@ -11,14 +12,19 @@ import torch
 
 from hashing.base.errors import UsageError
 from runtime.placement.device import DevicePlacement
-from runtime.placement.offloaded import OffloadedPlacement
+from runtime.placement.disk import CACHE_BYTES, DiskPlacement
+from runtime.placement.host import HostPlacement
 from runtime.placement.row_source import RowSource
 from runtime.vectors import LayerRows, Vectors
 
-PlacementName = Literal["device", "host", "disk"]
+PlacementName = Literal["device", "host", "disk", "mapped"]
 
 
 class Placement(Protocol):
+    @property
+    def table_bytes(self) -> int:
+        """Of the tables where they are."""
+
     def fetch(self, rows: LayerRows) -> Vectors:
         """Asks for the rows of every layer at once."""
 
@@ -29,17 +35,23 @@ def check_placement(name: str) -> None:
         raise UsageError(f"no placement is called {name!r}", hint=f"the names are {', '.join(get_args(PlacementName))}")
 
 
-def place(tables: Mapping[int, RowSource], name: PlacementName, device: torch.device) -> Placement:
-    """Tables by their layers, put where `name` says. Raises UsageError for a name that there is not."""
+def place(
+    tables: Mapping[int, RowSource], name: PlacementName, device: torch.device, cache_bytes: int = CACHE_BYTES
+) -> Placement:
+    """Tables by their layers, put where `name` says; on disk, `cache_bytes` of them may be in memory.
+
+    Raises UsageError for a name that there is not, and EngramError for tables on disk whose files are gone.
+    """
     check_placement(name)
     match name:
         case "device":
             return DevicePlacement(tables, device)
         case "host":
-            held = {layer: table.in_memory() for layer, table in tables.items()}
-            return OffloadedPlacement(held, device, on_disk=False)
+            return HostPlacement({layer: table.in_memory() for layer, table in tables.items()}, device)
+        case "mapped":
+            return HostPlacement(tables, device)
         case "disk":
-            return OffloadedPlacement(tables, device, on_disk=True)
+            return DiskPlacement(tables, device, cache_bytes)
 
 
 def offloaded(device: torch.device) -> PlacementName:

@@ -1,6 +1,6 @@
 """Completion: one text being continued, from its prompt to the reason why it ended."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -67,9 +67,9 @@ class Completion:
     def generated(self) -> int:
         return len(self.token_ids) - self.prompt_tokens
 
-    def take(self, token: int, end_id: int, likelihoods: Likelihoods | None) -> Piece:
+    def take(self, token: int, end_ids: Collection[int], likelihoods: Likelihoods | None) -> Piece:
         """Goes on with a token; it ends before an end-of-text token, before a stop string, or with its last token."""
-        if token == end_id:
+        if token in end_ids:
             return Piece(self.cutter.end(), (), (), "stop")
         self.token_ids.append(token)
         known = (likelihoods,) if likelihoods else ()

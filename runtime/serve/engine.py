@@ -3,7 +3,7 @@
 A step is: schedule, compute, sample, hand out. Completions join and leave between steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,6 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from runtime.decoder import Decoder
-from runtime.lookup import Lookup
-from runtime.model.language_model import LanguageModel
-from runtime.model.pages import page_bytes
 from runtime.serve.completion import Completion, Likelihoods, Piece
 from runtime.serve.scheduler import Scheduler
 
@@ -30,11 +27,8 @@ class Limits:
 
 
 class Engine:
-    def __init__(
-        self, model: LanguageModel, lookup: Lookup | None, tokenizer: Tokenizer, end_id: int, limits: Limits = Limits()
-    ) -> None:
-        self.tokenizer, self.end_id = tokenizer, end_id
-        self.decoder = Decoder(model, lookup, max(1, limits.cache_bytes // page_bytes(model.config)))
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, end_ids: Collection[int], limits: Limits = Limits()) -> None:
+        self.decoder, self.tokenizer, self.end_ids = decoder, tokenizer, end_ids
         self.scheduler = Scheduler(self.decoder, limits.step_tokens, limits.running)
 
     def add(self, completion: Completion) -> None:
@@ -88,7 +82,7 @@ class Engine:
                     token = completion.sampler(own, completion.token_ids[-1 if completion.generated else 0 :])
                 wanted = completion.likeliest
                 likelihoods = _likelihoods(own[None], [token], wanted)[0] if wanted is not None else None
-                piece = completion.take(token, self.end_id, likelihoods)
+                piece = completion.take(token, self.end_ids, likelihoods)
             if piece.finish_reason:
                 self.scheduler.keep(completion)
                 self.scheduler.remove(completion)

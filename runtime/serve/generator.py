@@ -1,68 +1,48 @@
-"""Text from a trained run, token by token, with the tables wherever they are."""
+"""Text, token by token, from a model with its tables wherever they are."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 
 from tokenizers import Tokenizer
 
-from runtime.device import default_device
-from runtime.lookup import Lookup
-from runtime.model.language_model import LanguageModel
-from runtime.placement.placement import PlacementName, check_placement
-from runtime.run import Run
-from runtime.sequence import Sequence as DecodedSequence
+from runtime.decoder import Decoder
+from runtime.placement.placement import Placement
 from runtime.serve.completion import Completion, Piece
 from runtime.serve.engine import Engine, Limits
 from runtime.serve.sampler import Sampling
 from runtime.serve.shadow import Shadow
-from runtime.serve.threads import choose_threads
-from runtime.trained_run import TrainedRun
 
 
-@dataclass(frozen=True, slots=True)
-class Generator:
-    """A model with its tables in place."""
+class NoTemplateError(Exception):
+    """The model has no chat template."""
 
-    model: LanguageModel
-    tokenizer: Tokenizer
-    lookup: Lookup | None  # None where the memory is suppressed or the model has none
-    end_id: int
-    trained: TrainedRun | None = None  # what it was loaded from
 
-    @classmethod
-    def load(cls, run: Run, placement: PlacementName, memory: bool = True, best: bool = False) -> "Generator":
-        """With `memory` False it is suppressed, which is not a model that was trained without.
+class Generator(ABC):
+    """A model that a decoder can go on with, and its tokenizer."""
 
-        With `best` the checkpoint is taken whose validation was best, instead of the newest.
+    def __init__(self, tokenizer: Tokenizer, end_ids: frozenset[int], vocab_size: int, placement: Placement | None) -> None:
+        """A text ends before any of `end_ids`. `placement` is None where the memory is suppressed or there is none."""
+        self.tokenizer, self.end_ids, self.vocab_size, self.placement = tokenizer, end_ids, vocab_size, placement
 
-        Raises EngramError for a run that is not trained, or whose parts do not belong together, and UsageError, before anything
-        is read, for a placement that there is not.
-        """
-        check_placement(placement)
-        trained = TrainedRun.load(run, default_device(), best)
-        lookup = trained.lookup(placement) if memory else None
-        generator = cls(trained.model, trained.tokenizer, lookup, trained.vocab.end_of_text_id, trained)
-        choose_threads(lambda: generator.sequence().feed([generator.end_id]))
-        return generator
+    @abstractmethod
+    def decoder(self, cache_bytes: int) -> Decoder:
+        """One whose sequences may take so many bytes together."""
 
-    def sequence(self) -> DecodedSequence:
-        """A new sequence, with nothing in it yet."""
-        return DecodedSequence(self.model, self.lookup)
-
+    @abstractmethod
     def encode(self, prompt: str) -> list[int]:
         """Token ids; an empty prompt is the start of a document."""
-        return list(self.tokenizer.encode(prompt, add_special_tokens=False).ids) or [self.end_id]
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:  # noqa: ARG002
+        """Token ids of messages (`role`, `content`) up to where the answer begins. Raises NoTemplateError."""
+        raise NoTemplateError
+
+    def shadow(self, every: int) -> Shadow | None:  # noqa: ARG002
+        """A check in one of so many steps; None where there is nothing that it could look at."""
+        return None
 
     def engine(self, limits: Limits = Limits()) -> Engine:  # noqa: B008 - frozen
-        return Engine(self.model, self.lookup, self.tokenizer, self.end_id, limits)
-
-    def shadow(self, every: int) -> Shadow | None:
-        """A check in one of so many steps; None where no tables are read."""
-        if self.lookup is None or self.trained is None:
-            return None
-        addressing = self.lookup.addressing
-        return Shadow(addressing.vocab, addressing.spec, self.trained.tables, every)
+        return Engine(self.decoder(limits.cache_bytes), self.tokenizer, self.end_ids, limits)
 
     def pieces(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
         """What each step adds to the prompt."""

@@ -4,13 +4,26 @@ Waiting for the first token includes the queue and the prompt. The time between 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.serve.completion import Piece
+from table.store.row_cache import RowCache
 
+ROW_COUNTS = {
+    "rows_asked": "Rows that positions read.",
+    "rows_unique": "Rows that a step read, each once.",
+    "rows_hit": "Rows that were in the cache.",
+    "rows_read": "Rows of files whose page was in memory.",
+    "rows_waited": "Rows that the drive was asked for.",
+    "rows_bytes_read": "Bytes of rows that were not in the cache.",
+    "rows_wait_sec": "Seconds that were spent on rows of the drive.",
+}
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -31,8 +44,25 @@ class Metrics:
         """A number that is asked for when it is read."""
         Gauge(f"engram_{name}", about, registry=self._registry).set_function(value)
 
+    def rows(self, caches: Mapping[int, RowCache]) -> None:
+        """What is asked of tables on disk, by layer; read when it is asked for."""
+        self._registry.register(RowMetrics(caches))
+
     def text(self) -> bytes:
         return generate_latest(self._registry)
+
+
+@dataclass(frozen=True, slots=True)
+class RowMetrics(Collector):
+    caches: Mapping[int, RowCache]
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        counts = {layer: cache.counts() for layer, cache in self.caches.items()}
+        for name, about in ROW_COUNTS.items():
+            family = CounterMetricFamily(f"engram_{name}", about, labels=["layer"])
+            for layer, found in counts.items():
+                family.add_metric([str(layer)], getattr(found, name.removeprefix("rows_")))
+            yield family
 
 
 class Counted:

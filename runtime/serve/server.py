@@ -1,6 +1,7 @@
 """An OpenAI-style HTTP server over one model.
 
-`POST /v1/completions` (whole or as server-sent events), `GET /v1/models`; `GET /health`, whether the server answers, and
+`POST /v1/completions` and, where the model has a chat template, `/v1/chat/completions` (whole or as server-sent events),
+`GET /v1/models`; `GET /health`, whether the server answers, and
 `GET /ready`, whether it should be asked; `GET /metrics`. Errors are in OpenAI's shape. A client that leaves is not computed for
 any longer.
 """
@@ -23,12 +24,15 @@ from starlette.exceptions import HTTPException
 
 from hashing.base.errors import EngramError
 from hashing.text.text_file import SURROGATE
+from runtime.placement.disk import DiskPlacement
+from runtime.serve.api_key import ApiKey
 from runtime.serve.body_limit import BodyLimit
 from runtime.serve.choice import Choice
 from runtime.serve.completion import Completion, Piece
-from runtime.serve.generator import Generator
+from runtime.serve.form import CHAT, COMPLETION, Form
+from runtime.serve.generator import Generator, NoTemplateError
 from runtime.serve.metrics import Counted, Metrics, TokenClock
-from runtime.serve.protocol import CompletionRequest, RequestError, error_body
+from runtime.serve.protocol import ChatRequest, CompletionRequest, RequestError, error_body
 from runtime.serve.service import BusyError, Service
 from runtime.serve.text_cutter import TextCutter
 
@@ -42,6 +46,7 @@ class Asked:
     """A request that can be served."""
 
     request: CompletionRequest
+    form: Form
     choices: Sequence[Choice]  # for each prompt all of its texts, one prompt after another
     prompt_tokens: int
 
@@ -65,7 +70,7 @@ class Asked:
             of_prompt = self.choices[first : first + tries]
             best = sorted(of_prompt, key=Choice.mean_likelihood, reverse=True)[:wanted] if tries > wanted else of_prompt
             found += [choice.whole() for choice in best]
-        return [{**choice, "index": index} for index, choice in enumerate(found)]
+        return [self.form.of_whole({**choice, "index": index}) for index, choice in enumerate(found)]
 
 
 class Completions:
@@ -76,6 +81,8 @@ class Completions:
         self._generator, self._one = generator, CapacityLimiter(1)
         self._shadow = generator.shadow(verify_every) if verify_every else None
         self.service.engine.decoder.watch = self._shadow
+        if isinstance(generator.placement, DiskPlacement):
+            self.metrics.rows(generator.placement.caches)
         for gauge, about, value in (
             ("waiting", "Texts that wait for their turn.", lambda: self.service.waiting),
             ("running", "Texts that are being continued.", lambda: len(self.service.engine.scheduler.running)),
@@ -92,15 +99,31 @@ class Completions:
             return "rows or vectors were read that are not those of the rule"
         return self.service.failure
 
-    async def asked(self, request: CompletionRequest) -> Asked:
+    async def chat_asked(self, request: ChatRequest) -> Asked:
+        """Raises as `asked` does, and where the model has no chat template."""
+        self._check_model(request.model)
+        messages = [message.plain() for message in request.messages]
+        if sum(len(message["content"]) for message in messages) > LONGEST_PROMPT:
+            raise _too_long(f"at most {LONGEST_PROMPT} characters of messages are served", "messages")
+        if any(SURROGATE.search(message["content"]) for message in messages):
+            raise RequestError("a message holds half of a surrogate pair, which is no text", "messages", "invalid_value")
+        try:
+            prompt = await to_thread.run_sync(self._generator.chat, messages, limiter=self._one)
+        except NoTemplateError as e:
+            hint = "ask /v1/completions"
+            raise RequestError(f"{self.name!r} has no chat template; {hint}", "messages", "no_chat_template") from e
+        return await self.asked(request.completion(prompt, MAX_CONTEXT - len(prompt)), CHAT)
+
+    def _check_model(self, name: str) -> None:
+        if name != self.name:
+            raise RequestError(f"the model {name!r} is not served here; {self.name!r} is", "model", "model_not_found", 404)
+
+    async def asked(self, request: CompletionRequest, form: Form = COMPLETION) -> Asked:
         """Raises RequestError for what cannot be served, and BusyError for what cannot be served now."""
-        if request.model != self.name:
-            raise RequestError(
-                f"the model {request.model!r} is not served here; {self.name!r} is", "model", "model_not_found", 404
-            )
+        self._check_model(request.model)
         if not (prompts := request.prompts()):
             raise RequestError("prompt is an empty list; expected at least one prompt", "prompt", "invalid_value")
-        size = self._generator.model.config.vocab_size
+        size = self._generator.vocab_size
         if outside := [token for token in request.logit_bias if int(token) >= size]:
             raise RequestError(
                 f"token id {outside[0]} is outside the vocabulary of {size} tokens", "logit_bias", "invalid_value"
@@ -112,7 +135,7 @@ class Completions:
             for number in range(request.tries)
         ]
         self.service.check_room(len(choices))
-        return Asked(request, choices, sum(map(len, encoded)))
+        return Asked(request, form, choices, sum(map(len, encoded)))
 
     async def _prompt_ids(self, prompt: str | list[int], max_tokens: int) -> list[int]:
         if isinstance(prompt, str):
@@ -123,7 +146,7 @@ class Completions:
             ids = await to_thread.run_sync(self._generator.encode, prompt, limiter=self._one)
         else:
             ids = prompt or self._generator.encode("")
-        if (largest := max(ids)) >= (size := self._generator.model.config.vocab_size):
+        if (largest := max(ids)) >= (size := self._generator.vocab_size):
             raise RequestError(f"token id {largest} is outside the vocabulary of {size} tokens", "prompt", "invalid_value")
         if (tokens := len(ids) + max_tokens) > MAX_CONTEXT or not self.service.engine.scheduler.fits(tokens):
             found = f"{len(ids)} in the prompt and {max_tokens} in the completion"
@@ -147,20 +170,23 @@ class Completions:
                 for completion, piece in some:
                     clocks[completion].tick(piece)
                     choices[completion].add(_sound(piece))
-        return {**self._header(), "choices": asked.answered(), "usage": asked.usage()}
+        return {**self._header(asked.form, asked.form.whole), "choices": asked.answered(), "usage": asked.usage()}
 
     async def stream(self, asked: Asked) -> AsyncIterator[str]:
-        header, choices, clocks = self._header(), asked.completions, self._clocks(asked)
+        form, choices, clocks = asked.form, asked.completions, self._clocks(asked)
+        header = self._header(form, form.part)
         for choice in asked.choices:
+            if form.opening:
+                yield _event({**header, "choices": [form.opening(choice.index)]})
             if not choice.completion.has_work:
-                yield _event({**header, "choices": [choice.whole()]})
+                yield _event({**header, "choices": [form.of_part(choice.whole())]})
         try:
             async with self.service.joined([each for each in choices if each.has_work]) as handed:
                 async for some in handed:
                     for completion, piece in some:
                         clocks[completion].tick(piece)
                     added = [choices[completion].add(_sound(piece)) for completion, piece in some]
-                    yield "".join(_event({**header, "choices": [choice]}) for choice in added)
+                    yield "".join(_event({**header, "choices": [form.of_part(choice)]}) for choice in added)
         except EngramError as e:
             yield _event(_failed(e).body)
             return
@@ -172,8 +198,8 @@ class Completions:
         self.metrics.prompt_tokens.inc(asked.prompt_tokens)
         return {choice.completion: TokenClock(self.metrics) for choice in asked.choices}
 
-    def _header(self) -> dict[str, Any]:
-        return {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": self.name}
+    def _header(self, form: Form, kind: str) -> dict[str, Any]:
+        return {"id": f"{form.id_prefix}{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": self.name}
 
 
 def _sound(piece: Piece) -> Piece:
@@ -187,8 +213,8 @@ def _event(document: dict[str, Any]) -> str:
     return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
 
 
-def _too_long(message: str) -> RequestError:
-    return RequestError(message, "prompt", "context_length_exceeded")
+def _too_long(message: str, member: str = "prompt") -> RequestError:
+    return RequestError(message, member, "context_length_exceeded")
 
 
 def _failed(error: EngramError) -> RequestError:
@@ -211,8 +237,8 @@ async def while_connected(request: Request, answer: Callable[[], Awaitable[Any]]
     return found[0] if found else None
 
 
-def build_app(generator: Generator, name: str, verify_every: int = 0) -> FastAPI:
-    """In one of `verify_every` steps rows and vectors are checked; 0: in none."""
+def build_app(generator: Generator, name: str, verify_every: int = 0, api_key: str = "") -> FastAPI:
+    """In one of `verify_every` steps rows and vectors are checked; 0: in none. With an `api_key`, who asks has to name it."""
     completions = Completions(generator, name, verify_every)
     started = int(time.time())
 
@@ -226,12 +252,20 @@ def build_app(generator: Generator, name: str, verify_every: int = 0) -> FastAPI
 
     app = FastAPI(title="engram", lifespan=at_work, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit, most_bytes=MOST_BODY_BYTES)
+    if api_key:
+        app.add_middleware(ApiKey, key=api_key)
     app.add_middleware(Counted, metrics=completions.metrics)
 
     @app.post("/v1/completions", response_model=None)
     async def complete(body: CompletionRequest, request: Request) -> StreamingResponse | dict[str, Any] | None:
-        asked = await completions.asked(body)
-        if body.stream:
+        return await answered(await completions.asked(body), request)
+
+    @app.post("/v1/chat/completions", response_model=None)
+    async def chat(body: ChatRequest, request: Request) -> StreamingResponse | dict[str, Any] | None:
+        return await answered(await completions.chat_asked(body), request)
+
+    async def answered(asked: Asked, request: Request) -> StreamingResponse | dict[str, Any] | None:
+        if asked.request.stream:
             return StreamingResponse(completions.stream(asked), media_type="text/event-stream")
         answer: dict[str, Any] | None = await while_connected(request, lambda: completions.whole(asked))
         return answer

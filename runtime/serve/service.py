@@ -30,7 +30,7 @@ class Service:
         self._joining: list[Completion] = []
         self._leaving: list[Completion] = []
         self._wake = asyncio.Event()
-        self.failure: str | None = None  # what the last step failed for; None where it did not
+        self.failure: str | None = None  # what a step has failed for: tables that were wrong once are not trusted again
 
     @property
     def waiting(self) -> int:
@@ -83,7 +83,6 @@ class Service:
         self._joining, self._leaving = [], []
 
     def _hand_out(self, found: Sequence[Handed]) -> None:
-        self.failure = None
         for completion, piece in found:
             queue = self._queues.pop(completion, None) if piece.finish_reason else self._queues.get(completion)
             if queue is not None:

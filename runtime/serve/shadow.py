@@ -2,12 +2,12 @@
 
 A server that reads wrong rows answers fluently, and nobody notices: an engine shipped that did so at every decoding step. So
 rows are computed again from the token ids of the whole sequence, by the reference rule in plain integers and with no state that
-was carried on, and their vectors are read again from the store.
+was carried on, and their records are read again from the files, one by one.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from hashing.vocab import CanonicalVocab
 from runtime.decoder import Decoded, Piece
 from runtime.vectors import LayerRows, Vectors
 from table.store.gather import Table
+from table.store.table_files import OpenFiles
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +28,13 @@ class Shadow:
     spec: HashSpec
     tables: Mapping[int, Table]  # as they lie in the store
     every: int  # steps
+    files: Mapping[int, OpenFiles] = field(init=False)
     steps: int = 0
     checked: int = 0  # rows
     mismatches: int = 0
+
+    def __post_init__(self) -> None:
+        self.files = {layer: table.files.open() for layer, table in self.tables.items()}
 
     def __call__(self, pieces: Sequence[Piece], rows: LayerRows, vectors: Vectors) -> None:
         """Looks at every so many-th step."""
@@ -41,13 +46,19 @@ class Shadow:
             given = vectors(layer)
             wrong = (found[0] != expected).any(1)
             if given is not None:
-                plain = self.tables[layer].gather(expected).reshape(len(expected), -1)
+                plain = self._vectors(layer, expected)
                 wrong |= (given[0].cpu().numpy() != plain).any(1)
             self.checked += expected.size
             if wrong.any():
                 self.mismatches += int(wrong.sum())
                 told = "step %d, layer %d: at %d positions rows or vectors are not those of the rule"
                 log.error(told, self.steps, layer, int(wrong.sum()))
+
+    def _vectors(self, layer: int, rows: np.ndarray) -> np.ndarray:
+        """(tokens, E) Those of rows (tokens, columns)."""
+        table = self.tables[layer]
+        records = [self.files[layer].record(row) or bytes(table.row_bytes) for row in rows.ravel().tolist()]
+        return table.decoded(np.array([np.frombuffer(record, np.uint8) for record in records])).reshape(len(rows), -1)
 
     def _rows(self, layer: int, sequence: Decoded, ids: Sequence[int]) -> np.ndarray:
         """(tokens, columns) Rows of the token ids that follow the sequence, from as much before them as the rule can reach."""

@@ -82,5 +82,9 @@ class RowTables:
 
     tables: Mapping[int, RowTable]
 
+    @property
+    def table_bytes(self) -> int:
+        return sum(table.weight.nbytes for table in self.tables.values())
+
     def fetch(self, rows: LayerRows) -> Vectors:
         return lambda layer: self.tables[layer].vectors(rows[layer])

@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.cores import CORES
+from hashing.base.errors import EngramError
 from table.encodings.encoding import Encoding, Records
 from table.store.shard_map import PAGE_BYTES, check, libc
+from table.store.table_files import TableFiles
 
 PAGES_PER_QUERY = 1 << 20
 FLOAT32 = np.dtype(np.float32)
@@ -43,6 +45,7 @@ class Table:
     encoding: Encoding
     head_dim: int
     scale: float = 1.0
+    lies_in: TableFiles | None = None  # None: only in memory
     rows: int = field(init=False, repr=False, compare=False)
     _place: tuple[int, int, int] = field(
         init=False, repr=False, compare=False
@@ -91,9 +94,27 @@ class Table:
                 return first + int(bad)
         return -1
 
+    @property
+    def row_bytes(self) -> int:
+        """Of a record."""
+        return self._place[2]
+
+    @property
+    def files(self) -> TableFiles:
+        """Where the records lie. Raises EngramError where that is only in memory."""
+        if self.lies_in is None:
+            raise EngramError("the table is in memory, and in no file")
+        return self.lies_in
+
+    def decoded(self, records: Records) -> NDArray[np.float32]:
+        """(N, head_dim) The vectors of records (N, row_bytes) of this table or another of its kind."""
+        if self.encoding.name == "float32":
+            return records.view(FLOAT32)
+        return self.encoding.decoded(records, self.head_dim, self.scale)
+
     def in_memory(self) -> "Table":
         """The same rows in memory of their own."""
-        return replace(self, records=self.records.copy())
+        return replace(self, records=self.records.copy(), lies_in=None)
 
     def read_ahead(self, rows: NDArray[np.integer]) -> int:
         """Asks the drive for all pages of rows of a mapped table at once, without waiting for them; gives how many pages.

@@ -11,27 +11,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
-from table.encodings.encoding import Encoding
+from table.encodings.encoding import Encoding, Records
 from table.store.gather import FLOAT32, Table
 from table.store.parts import FilePart
+from table.store.table_files import TableFiles
 
 
 @dataclass(frozen=True, slots=True)
 class PartedTable:
     parts: Sequence[Table]  # one after another
+    lies_in: TableFiles | None = None  # None: only in memory
     rows: int = field(init=False)
     head_dim: int = field(init=False)
+    row_bytes: int = field(init=False)
     _ends: NDArray[np.int64] = field(init=False, repr=False)  # of the parts, in rows
 
     def __post_init__(self) -> None:
         ends = np.cumsum([part.rows for part in self.parts])
-        for name, value in (("rows", int(ends[-1])), ("head_dim", self.parts[0].head_dim), ("_ends", ends)):
+        first = self.parts[0]
+        known = {"rows": int(ends[-1]), "head_dim": first.head_dim, "row_bytes": first.row_bytes, "_ends": ends}
+        for name, value in known.items():
             object.__setattr__(self, name, value)
 
     @classmethod
     def mapped(cls, parts: Sequence[FilePart], encoding: Encoding, head_dim: int, scale: float) -> "PartedTable":
         """Raises EngramError for a file that is gone, or ends before its rows do."""
-        return cls([Table(_mapped(part), encoding, head_dim, scale) for part in parts])
+        tables = [Table(_mapped(part), encoding, head_dim, scale) for part in parts]
+        return cls(tables, TableFiles(parts, np.cumsum([0, *(part.rows for part in parts)])))
+
+    @property
+    def files(self) -> TableFiles:
+        """Where the records lie. Raises EngramError where that is only in memory."""
+        if self.lies_in is None:
+            raise EngramError("the table is in memory, and in no file")
+        return self.lies_in
+
+    def decoded(self, records: Records) -> NDArray[np.float32]:
+        """(N, head_dim) The vectors of records (N, row_bytes)."""
+        return self.parts[0].decoded(records)
 
     def gather(self, rows: NDArray[np.integer], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """(…, head_dim) The vectors of rows of any shape, as Table gives them; raises IndexError as it does."""
@@ -44,10 +61,6 @@ class PartedTable:
     def in_memory(self) -> "PartedTable":
         """The same rows in memory of their own."""
         return PartedTable([part.in_memory() for part in self.parts])
-
-    def read_ahead(self, rows: NDArray[np.integer]) -> int:
-        """Asks the drive for all pages of the rows at once; gives how many pages."""
-        return sum(part.read_ahead(own) for part, _, own in self._shared_out(rows))
 
     def _shared_out(self, rows: NDArray[np.integer]) -> Iterator[tuple[Table, NDArray[np.intp], NDArray[np.integer]]]:
         """The parts that rows fall into, with the places of those rows and their numbers within the part."""

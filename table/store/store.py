@@ -26,6 +26,7 @@ from table.store.manifest import (
 from table.store.origin import check_kept
 from table.store.parts import FilePart, scratch
 from table.store.shard_map import map_shards
+from table.store.table_files import TableFiles
 from table.store.writer import Fill, StoreWriter
 
 
@@ -177,8 +178,11 @@ class TableStore:
         self.spec.layer_index(layer)
         cut = self.manifest.layers[layer]
         shards = [self.shard(layer, i) if i in cut.shards else None for i in range(self.manifest.shard_count(layer))]
-        records = map_shards(shards, self.manifest.shard_bytes(layer)).reshape(-1, self.row_bytes)[: self.spec.rows(layer)]
-        return Table(records, self.encoding, self.head_dim, cut.scale)
+        rows = self.spec.rows(layer)
+        parts = [FilePart(shard, 0, cut.shard_rows, self.row_bytes) if shard else None for shard in shards]
+        files = TableFiles(parts, np.append(np.arange(len(shards)) * cut.shard_rows, rows))
+        records = map_shards(shards, self.manifest.shard_bytes(layer)).reshape(-1, self.row_bytes)[:rows]
+        return Table(records, self.encoding, self.head_dim, cut.scale, files)
 
     def layer(self, layer: int) -> NDArray[np.float32]:
         """(rows, head_dim) A float32 layer's table as an array. Raises EngramError for other encodings."""

@@ -115,7 +115,7 @@ def probe_ablations(
 ) -> AblationView:
     """`variants` are those of `ablated_variants`, the model as it is first; `advance` hears of every block of windows."""
     assert trained.store is not None
-    lookup, precision = trained.lookup("disk"), trained.config.precision
+    lookup, precision = trained.lookup("mapped"), trained.config.precision
     with few_threads(trained.model):
         judged = evaluate(trained.model, precision, lookup, windows, variants, list(variants), advance)
     positions = Positions.of(windows, trained.vocab, trained.store.spec.max_order)

@@ -74,7 +74,7 @@ class JudgedGates:
 
     @classmethod
     def of(cls, trained: TrainedRun, windows: Side | Texts, advance: Callable[[int], None]) -> "JudgedGates":
-        lookup, model, precision = trained.lookup("disk"), trained.model, trained.config.precision
+        lookup, model, precision = trained.lookup("mapped"), trained.model, trained.config.precision
         assert lookup is not None, "commands refuse a run without memory"
         pieces = []
         with few_threads(model):

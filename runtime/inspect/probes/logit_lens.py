@@ -50,7 +50,7 @@ class LensView:
 
 def probe_lens(trained: TrainedRun, windows: Side | Texts, advance: Callable[[int], None] = lambda _: None) -> LensView:
     """`advance` hears of every block of windows."""
-    lookup, model = trained.lookup("disk"), trained.model
+    lookup, model = trained.lookup("mapped"), trained.model
     assert lookup is not None, "commands refuse a run without memory"
     documents, pieces = [], []
     with few_threads(model):

@@ -99,7 +99,7 @@ def check_same_tokens(first: CanonicalVocab, second: CanonicalVocab) -> None:
 
 
 def reader(trained: TrainedRun, memory: bool = True) -> Reader:
-    return Reader(trained.model, trained.lookup("disk") if memory else None)
+    return Reader(trained.model, trained.lookup("mapped") if memory else None)
 
 
 def probe_similarity(

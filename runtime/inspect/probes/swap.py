@@ -68,7 +68,7 @@ def probe_swap(trained: TrainedRun, phrase: Sequence[int], other: Sequence[int],
         raise UsageError(f"there is no memory at layer {unknown[0]}", hint=hint)
     if not phrase or not other:
         raise UsageError("a phrase is empty; it needs at least one token", hint="name two phrases")
-    swapped, lookup = sorted(set(layers) or spec.layers), trained.lookup("disk")
+    swapped, lookup = sorted(set(layers) or spec.layers), trained.lookup("mapped")
     assert lookup is not None
     own, others = _vectors(lookup, phrase), _vectors(lookup, other)
     before, gates_before = _prediction(trained, phrase, own)

@@ -1,0 +1,198 @@
+"""How fast a model decodes while its rows come from tables of any size: in memory, through a cache, by page faults.
+
+All ways decode the same prompts, different ones in every round, and must find the same tokens. The cache begins full of other
+rows, as it is after some time of serving.
+"""
+
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engram_cli.bench.resident import peak_growth
+from hashing.base.errors import EngramError
+from hashing.spec import HashSpec, assign_primes
+from runtime.decoder import Decoded, Decoder
+from runtime.device import default_device
+from runtime.lookup import Addressing, Lookup
+from runtime.placement.disk import DiskPlacement
+from runtime.placement.placement import Placement, place
+from runtime.run import Run
+from runtime.serve.threads import choose_threads
+from runtime.tokens import Tokens
+from runtime.trained_run import TrainedRun
+from table.encodings.encoding import ENCODINGS, Records
+from table.store.gather import Table
+from table.store.manifest import Manifest, cut_layers
+from table.store.store import TableStore
+from table.store.writer import StoreWriter
+
+MADV_POPULATE_READ = 22  # Linux 5.14: every page is read and mapped
+PROMPT_TOKENS = 64
+FILLING_ROWS = 1 << 16  # asked for at a time, to fill a cache
+SCALE = 0.02  # of the random rows
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One prompt continued with one placement."""
+
+    token_ids: Sequence[int]
+    first_sec: float  # of the prompt, to the first token
+    step_sec: Sequence[float]  # of the tokens after the first
+    wait_sec: float  # spent waiting for the drive
+    resident_bytes: int  # of the tables, in the system's memory before the turn
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    trained: TrainedRun
+    addressing: Addressing
+    store: TableStore
+    memory: int  # for rows on disk, bytes
+    tokens: int
+    prompts: NDArray[np.integer]  # (prompts, PROMPT_TOKENS)
+
+    @classmethod
+    def made(cls, run: Run, rows: int, memory: int, tokens: int, folder: Path) -> "Bench":
+        """Writes random tables of about so many rows in all, for the run's own heads and orders, into `folder`.
+
+        Raises EngramError for a run without memory, or with fewer tokens to validate on than a prompt.
+        """
+        trained = TrainedRun.load(run, default_device())
+        if trained.store is None:
+            raise EngramError(f"{run.folder} was trained without memory: it has no tables to place")
+        spec = enlarged(trained.store.spec, rows)
+        store = random_store(folder / "tables.zarr", spec, trained.store.head_dim)
+        text = Tokens.open(run.train_folder / "tokens").ids("validation")
+        if len(text) < PROMPT_TOKENS:
+            raise EngramError(f"{run.folder} has {len(text)} tokens to validate on, expected {PROMPT_TOKENS} for a prompt")
+        prompts = np.asarray(text[: len(text) // PROMPT_TOKENS * PROMPT_TOKENS]).reshape(-1, PROMPT_TOKENS)
+        return cls(trained, Addressing(trained.vocab, spec), store, memory, tokens, prompts)
+
+    @property
+    def table_bytes(self) -> int:
+        return self.store.total_bytes
+
+    def turns(self, rounds: int, cold: bool) -> dict[str, list[Turn]]:
+        """By way. Where they are to be cold, the files are taken out of the system's memory before each of those turns."""
+        choose_threads(lambda: self._turn(place(self._tables(), "mapped", self.trained.model.device), 0, 1))
+        found = self._warm(rounds)
+        if cold:
+            found |= self._cold(rounds)
+        for turn in range(rounds):
+            texts = {tuple(turns[turn].token_ids) for turns in found.values()}
+            assert len(texts) == 1, "the placements do not give the same text"
+        return found
+
+    def _warm(self, rounds: int) -> dict[str, list[Turn]]:
+        resident, disk = self._tables(), self._disk()
+        for table in resident.values():
+            table.advise(MADV_POPULATE_READ)
+        self._fill(disk)
+        ways: dict[str, Placement] = {"resident": place(resident, "mapped", self.trained.model.device), "disk": disk}
+        ways["no prefetch"] = self._by_faults()
+        found: dict[str, list[Turn]] = {way: [] for way in ways}
+        for number in range(-1, rounds):  # one to warm up
+            for way, placement in ways.items():
+                turn = self._turn(placement, number % len(self.prompts), self.tokens)
+                if number >= 0:
+                    found[way].append(turn)
+        return found
+
+    def _cold(self, rounds: int) -> dict[str, list[Turn]]:
+        found: dict[str, list[Turn]] = {"disk, cold": [], "no prefetch, cold": []}
+        for number in range(rounds):
+            for way, made in (("disk, cold", self._disk), ("no prefetch, cold", self._by_faults)):
+                drop(self.store)
+                found[way].append(self._turn(made(), number % len(self.prompts), self.tokens))
+        return found
+
+    def cache_growth(self) -> int:
+        """By how many bytes the process grows with a full cache for rows on disk, and a text decoded with it."""
+
+        def job() -> None:
+            disk = self._disk()
+            self._fill(disk)
+            self._turn(disk, 0, self.tokens)
+
+        return peak_growth(job)
+
+    def _tables(self) -> dict[int, Table]:
+        return {layer: self.store.table(layer) for layer in self.store.spec.layers}
+
+    def _disk(self) -> DiskPlacement:
+        return DiskPlacement(self._tables(), self.trained.model.device, self.memory)
+
+    def _by_faults(self) -> Placement:
+        tables = self._tables()
+        for table in tables.values():
+            table.advise(mmap.MADV_RANDOM)
+        return place(tables, "mapped", self.trained.model.device)
+
+    def _fill(self, disk: DiskPlacement) -> None:
+        random = np.random.default_rng(0)
+        for layer, cache in disk.caches.items():
+            for _ in range(0, 2 * cache.capacity, FILLING_ROWS):
+                rows = random.integers(0, self.store.spec.rows(layer), FILLING_ROWS)
+                cache.finish(cache.begin(rows))
+
+    def _turn(self, placement: Placement, prompt: int, tokens: int) -> Turn:
+        resident = sum(table.resident_bytes() for table in self._tables().values())
+        decoder, sequence = Decoder(self.trained.model, Lookup(self.addressing, placement)), Decoded()
+        waited, marks, following = _waited(placement), [perf_counter()], self.prompts[prompt].tolist()
+        found = []
+        for _ in range(tokens):
+            following = [int(decoder.logits([(sequence, following)])[0].argmax())]
+            marks.append(perf_counter())
+            found += following
+        first, *steps = np.diff(marks).tolist()
+        return Turn(found, first, steps, _waited(placement) - waited, resident)
+
+
+def _waited(placement: Placement) -> float:
+    caches = placement.caches.values() if isinstance(placement, DiskPlacement) else ()
+    return sum(cache.counts().wait_sec for cache in caches)
+
+
+def enlarged(spec: HashSpec, rows: int) -> HashSpec:
+    """The same heads and orders over tables of about so many rows in all."""
+    each = rows // (len(spec.layers) * spec.columns)
+    primes = assign_primes(len(spec.layers), len(spec.orders), spec.heads, each)
+    return replace(spec, primes=primes)
+
+
+def random_store(path: Path, spec: HashSpec, head_dim: int) -> TableStore:
+    """Small random numbers, of which all blocks have the same."""
+    encoding = ENCODINGS["float32"]
+    block = (np.random.default_rng(0).standard_normal((1 << 18, head_dim), np.float32) * SCALE).view(np.uint8)
+
+    def fill(_: int, records: Records) -> None:
+        for first in range(0, len(records), len(block)):
+            piece = records[first : first + len(block)]
+            piece[:] = block[: len(piece)]
+
+    manifest = Manifest(encoding, head_dim, spec, cut_layers(spec, encoding, head_dim))
+    with StoreWriter(path, manifest, np.empty(0, np.int32)) as writer:
+        for layer in spec.layers:
+            writer.write_layer(layer, fill)
+        writer.finish()
+    return TableStore.open(path)
+
+
+def drop(store: TableStore) -> None:
+    """Takes a store's files out of the system's memory; pages that are mapped stay."""
+    for path in _files(store):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def _files(store: TableStore) -> Iterator[Path]:
+    for layer in store.spec.layers:
+        yield from (part.path for part in store.table(layer).files.parts if part)

@@ -1,0 +1,63 @@
+"""LibraryGenerator: text from a `transformers` model whose n-gram table stays where it is."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from hashing.base.errors import EngramError
+from runtime.decoder import Decoded, Decoder
+from runtime.huggingface import load, placement_of
+from runtime.model.pages import PAGE
+from runtime.placement.disk import CACHE_BYTES
+from runtime.placement.placement import PlacementName
+from runtime.serve.generator import Generator, NoTemplateError
+from runtime.serve.library_decoder import LibraryDecoder
+from runtime.serve.threads import choose_threads
+
+
+class LibraryGenerator(Generator):
+    def __init__(self, folder: Path, model: Any) -> None:
+        """Raises EngramError for a folder without a tokenizer."""
+        if not (path := folder / "tokenizer.json").is_file():
+            raise EngramError(f"{folder} has no tokenizer.json", hint="copy it from where the checkpoint was published")
+        ends = model.generation_config.eos_token_id
+        end_ids = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        size = int(model.get_output_embeddings().weight.shape[0])
+        super().__init__(Tokenizer.from_file(str(path)), end_ids, size, placement_of(model))
+        self.folder, self.model, self._templates = folder, model, _templates(folder)
+
+    @classmethod
+    def load(
+        cls, folder: Path, placement: PlacementName, store: Path | None = None, cache_bytes: int = CACHE_BYTES
+    ) -> "LibraryGenerator":
+        """Raises EngramError as `huggingface.load` does, and for a folder without a tokenizer."""
+        generator = cls(folder, load(folder, placement, store, cache_bytes))
+        choose_threads(lambda: generator.decoder(CACHE_BYTES).logits([(Decoded(), [0])]))
+        return generator
+
+    def decoder(self, cache_bytes: int) -> Decoder:
+        config = self.model.config.get_text_config()
+        numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim  # at most: of a token
+        return LibraryDecoder(self.model, max(1, cache_bytes // (PAGE * numbers * self.model.dtype.itemsize)))
+
+    def encode(self, prompt: str) -> list[int]:
+        return list(self.tokenizer.encode(prompt).ids) or sorted(self.end_ids)[:1] or [0]
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        if self._templates is None:
+            raise NoTemplateError
+        found: list[int] = self._templates.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return found
+
+
+def _templates(folder: Path) -> Any:
+    """The library's tokenizer where it has a chat template, else None."""
+    if not (folder / "tokenizer_config.json").is_file():
+        return None
+    tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(folder)
+    return tokenizer if tokenizer.chat_template else None
