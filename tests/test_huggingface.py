@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from hashing.base.errors import EngramError
 from runtime.huggingface import load
 from tests.commands import document
 
-transformers = pytest.importorskip("transformers", minversion="5.23", reason="models of others need transformers")
 GOLDEN = Path(__file__).parent / "golden" / "qwen_tiny"
 EOS, PAD = 7, 0
 

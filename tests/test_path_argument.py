@@ -44,7 +44,7 @@ def test_a_placement_that_there_is_not_is_refused(trained_run: Run) -> None:
     for call in calls:
         with pytest.raises(UsageError, match="no placement is called 'moon'") as refused:
             call("moon")
-        assert refused.value.hint == "the names are device, host, disk"
+        assert refused.value.hint == "the names are device, host, disk, mapped"
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -52,7 +52,7 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RowMetrics(Collector):
     caches: Mapping[int, RowCache]
 
