@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engram_cli import build_vocab, config, demo, eval, generate, hash, plan, plot, serve, sweep, train
+from engram_cli import build_vocab, config, demo, eval, generate, hash, plan_group, plot, serve, sweep, train
 from engram_cli.bench import group as bench
 from engram_cli.inspect import group as inspect
 from engram_cli.interrupt import interrupted, let_through
@@ -72,7 +72,7 @@ app.command("demo")(demo.demo)
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(probe.app, name="probe")
 app.add_typer(table.app, name="table")
-app.command("plan")(plan.plan)
+app.add_typer(plan_group.app, name="plan")
 app.add_typer(stats.app, name="stats")
 app.add_typer(bench.app, name="bench")
 

@@ -125,6 +125,21 @@ def named_spec_over(name: str, vocab: "CanonicalVocab") -> "HashSpec":
     return spec
 
 
+def row_bytes_of(spec: str, run: "Run") -> int:
+    """How wide a row is: in the run's tables, or as published for a named spec, by default the default one."""
+    from hashing.base.errors import UsageError
+    from hashing.named_specs import DEFAULT_SPEC, NAMED_SPECS
+    from table.encodings.encoding import encoding
+    from table.store.store import TableStore
+
+    if not spec and run.tables_path.exists():
+        return TableStore.open(run.tables_path).row_bytes
+    if spec and spec not in NAMED_SPECS:
+        raise UsageError("a spec in JSON does not say how wide a row is", hint="give --row-bytes")
+    chosen = NAMED_SPECS[spec or DEFAULT_SPEC]
+    return encoding(chosen.encoding).row_bytes(chosen.head_dim)
+
+
 def checked_text(text: str) -> str:
     """Raises UsageError for bytes on the command line that are no text."""
     from hashing.base.errors import UsageError

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hashing.base.errors import EngramError
+from hashing.base.json_object import read_json
 from hashing.hasher import Hasher
 from runtime.placement.disk import CACHE_BYTES
 from runtime.placement.placement import Placement, PlacementName, check_placement, place
@@ -31,6 +32,8 @@ from table.checkpoints.published import Checkpoint
 from table.store.parted_table import PartedTable
 from table.store.store import TableStore
 
+FAMILY = "qwen4_exp"
+MAX_CONFIG_BYTES = 1 << 24
 MODELING = "transformers.models.qwen4_exp.modeling_qwen4_exp"
 EMBEDDING = "Qwen4ExpTextNGramEmbedding"  # keeps the last ids, hashes, and asks `ngram_embedding` for rows
 TEXT_MODEL = "Qwen4ExpTextModel"
@@ -80,6 +83,7 @@ def load(
     """
     check_placement(rows)
     folder = Path(folder)
+    _check_family(folder)
     modeling, auto = _library(), import_module("transformers")
     checkpoint = read_checkpoint(folder).check()
     placement = place(_tables(checkpoint, store), rows, torch.device("cpu"), cache_bytes)
@@ -113,6 +117,14 @@ class ReadAhead:
                 state = cache.get_conv_state(rows.layer, state_idx=IDS_STATE) if cache is not None else None
                 history = None if state is None else state.cpu().numpy().astype(np.int64)
                 rows.ask(self.hasher.rows(rows.layer, ids, history))
+
+
+def _check_family(folder: Path) -> None:
+    """Raises EngramError for a model of another family; what is no such folder at all is told by whoever reads it."""
+    if (path := folder / "config.json").is_file():
+        kind = str(read_json(path, MAX_CONFIG_BYTES).members.get("model_type"))
+        if not kind.startswith(FAMILY):
+            raise EngramError(f"{folder} is of {kind}, which has no n-gram table", hint=f"{FAMILY} has one")
 
 
 def _library() -> Any:

@@ -93,5 +93,5 @@ def test_what_is_no_such_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(EngramError, match="no such checkpoint folder"):
         load(tmp_path / "none")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(EngramError, match="describes no model with Engram tables"):
+    with pytest.raises(EngramError, match="is of llama, which has no n-gram table"):
         load(tmp_path)

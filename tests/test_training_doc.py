@@ -57,8 +57,8 @@ def test_the_training_page_does_what_it_says(tmp_path: Path) -> None:
 def test_what_the_page_names_exists() -> None:
     """Options and settings in the running text."""
     options = set(re.findall(r"`(--[a-z-]+)", PAGE)) | set(re.findall(r" (--[a-z-]+)", "".join(BLOCK.findall(PAGE))))
-    commands = ("train", "build-vocab", "eval", "generate", "plot", "plan")
-    helps = "".join(engram(command, "--help").stdout for command in commands)
+    commands = ("train", "build-vocab", "eval", "generate", "plot", "plan model")
+    helps = "".join(engram(*command.split(), "--help").stdout for command in commands)
     assert {option for option in options if option not in helps} == set()
     settings = engram("config", "tiny").stdout
     assert all(re.search(rf"^{name} =", settings, re.MULTILINE) for name in re.findall(r"`recipe\.([a-z_]+)`", PAGE))

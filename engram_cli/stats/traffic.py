@@ -1,14 +1,11 @@
 """`engram stats traffic`: what reading a corpus asks of a cache of rows."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Encoding, Json, RunDir, SpecName, TextColumn, TextKey, spec_for_run
+from engram_cli.options import DEFAULT_RUN, Encoding, Json, RunDir, SpecName, TextColumn, TextKey, row_bytes_of, spec_for_run
 from engram_cli.stats.counting import CorpusArguments, Counting, IdsColumn, PlotFile
-
-if TYPE_CHECKING:
-    from runtime.run import Run
 
 SHOWN = {
     "layer": "layer",
@@ -54,7 +51,7 @@ def traffic(
     source = Run(run)
     vocab = source.vocab()
     spec = spec_for_run(spec_name, source, vocab)
-    row_bytes = row_bytes or _row_bytes(spec_name, source)
+    row_bytes = row_bytes or row_bytes_of(spec_name, source)
     cache_rows = parse_bytes(cache) // row_bytes
     with Counting(source, corpus or [], ids_column, text_key, text_column, encoding).pieces() as pieces:
         found = [figures(stream, cache_rows) for stream in row_streams(spec, vocab, pieces, tokens)]
@@ -71,18 +68,3 @@ def traffic(
     rows = ([*(getattr(f, key) for key in SHOWN), *f.distinct_rows_per_batch.values()] for f in found)
     title = f"A cache of {cache_rows:,} rows of {row_bytes} bytes ({cache}); distinct rows in a batch of so many tokens"
     print_table(title, columns, rows, left=2)
-
-
-def _row_bytes(spec: str, run: "Run") -> int:
-    """How wide a row is: in the run's tables, or as published for a named spec, by default the default one."""
-    from hashing.base.errors import UsageError
-    from hashing.named_specs import DEFAULT_SPEC, NAMED_SPECS
-    from table.encodings.encoding import encoding
-    from table.store.store import TableStore
-
-    if not spec and run.tables_path.exists():
-        return TableStore.open(run.tables_path).row_bytes
-    if spec and spec not in NAMED_SPECS:
-        raise UsageError("a spec in JSON does not say how wide a row is", hint="give --row-bytes")
-    chosen = NAMED_SPECS[spec or DEFAULT_SPEC]
-    return encoding(chosen.encoding).row_bytes(chosen.head_dim)

@@ -8,12 +8,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from time import perf_counter
 
 from hashing.base.errors import EngramError
 from runtime.serve.completion import Completion, Piece
 from runtime.serve.engine import Engine
 
 MOST_WAITING = 256
+LONGEST_SEC = 600.0  # that a completion may take, its time in the queue included
 
 Handed = tuple[Completion, Piece]
 Queue = asyncio.Queue[Handed | EngramError]
@@ -24,9 +26,10 @@ class BusyError(Exception):
 
 
 class Service:
-    def __init__(self, engine: Engine, most_waiting: int = MOST_WAITING) -> None:
-        self.engine, self._most_waiting = engine, most_waiting
+    def __init__(self, engine: Engine, most_waiting: int = MOST_WAITING, longest_sec: float = LONGEST_SEC) -> None:
+        self.engine, self._most_waiting, self._longest_sec = engine, most_waiting, longest_sec
         self._queues: dict[Completion, Queue] = {}  # of completions that are unfinished and wanted
+        self._until: dict[Completion, float] = {}  # when each of these must be finished, the earliest first
         self._joining: list[Completion] = []
         self._leaving: list[Completion] = []
         self._wake = asyncio.Event()
@@ -49,12 +52,15 @@ class Service:
         """
         queue: Queue = asyncio.Queue()
         self._queues |= dict.fromkeys(completions, queue)
+        self._until |= dict.fromkeys(completions, perf_counter() + self._longest_sec)
         self._joining += completions
         self._wake.set()
         try:
             yield _handed(queue, len(completions))
         finally:
             self._leaving += [completion for completion in completions if self._queues.pop(completion, None)]
+            for completion in completions:
+                self._until.pop(completion, None)
             self._wake.set()
 
     async def run(self) -> None:
@@ -62,6 +68,7 @@ class Service:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="engine") as thread:
             while True:
+                self._end_overdue()
                 self._admit()
                 if self.engine.is_idle:
                     self._wake.clear()
@@ -72,6 +79,14 @@ class Service:
                 except EngramError as e:
                     self._fail(e)
                 await asyncio.sleep(0)  # those who wait for a piece take it now
+
+    def _end_overdue(self) -> None:
+        """Tells those that wait for a completion whose time is over; they leave then."""
+        while self._until and next(iter(self._until.values())) < perf_counter():
+            completion = next(iter(self._until))
+            del self._until[completion]
+            if queue := self._queues.get(completion):
+                queue.put_nowait(EngramError(f"a completion may take {self._longest_sec:g} seconds, and these are over"))
 
     def _admit(self) -> None:
         leaving = set(self._leaving)

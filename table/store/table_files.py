@@ -33,6 +33,18 @@ class TableFiles:
     def rows(self) -> int:
         return int(self.firsts[-1])
 
+    def check_mapped(self) -> None:
+        """Raises EngramError when a file was written to or cut: touching its mapping could end the process.
+
+        A file that was replaced or removed stays what it was where it is mapped.
+        """
+        for part, stamp in zip(self.parts, self.stamps, strict=True):
+            if part is None or stamp is None or not part.path.exists():
+                continue
+            found = _stamp(part.path.stat())
+            if found[:2] == stamp[:2] and found != stamp:
+                raise _changed(part)
+
     def open(self) -> "OpenFiles":
         """Raises EngramError for a file that is gone, or not the one that it was."""
         _allow_files(len(self.parts))
@@ -82,13 +94,20 @@ class OpenFiles:
         """
         for number in np.flatnonzero(touched).tolist():
             if _stamp(os.fstat(int(self.descriptors[number]))) != self.files.stamps[number]:
-                self.fail(number, "has changed since it was opened")
+                raise _changed(self.files.parts[number])
 
     def fail(self, number: int, what: str) -> NoReturn:
         """Raises EngramError for a file."""
-        part = self.files.parts[number]
-        assert part is not None
-        raise EngramError(f"{part.path} {what}", hint="put the file back as it was, and begin again")
+        raise _unusable(self.files.parts[number], what)
+
+
+def _changed(part: FilePart | None) -> EngramError:
+    return _unusable(part, "has changed since it was opened")
+
+
+def _unusable(part: FilePart | None, what: str) -> EngramError:
+    assert part is not None
+    return EngramError(f"{part.path} {what}", hint="put the file back as it was, and begin again")
 
 
 def _stamp(found: os.stat_result) -> Stamp:

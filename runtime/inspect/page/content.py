@@ -4,6 +4,8 @@ They have the keys of `engram inspect text`, `row` and `ngram`; a text's documen
 a phrase, so that a page needs nothing else to show what a token reads.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -43,12 +45,20 @@ class Content:
         tokens = Tokens.open(folder) if folder.exists() else None
         return cls(run.folder.resolve().name, trained, subject, tokens, Lock())
 
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Raises EngramError, before anything is read, for tables whose files were changed."""
+        with self.turn:
+            for table in self.subject.tables.values():
+                table.files.check_mapped()
+            yield
+
     def text(self, text: str) -> dict[str, Any]:
         """Raises UsageError for a text without tokens or with too many."""
         found = len(self.trained.tokenizer.encode(text, add_special_tokens=False).ids)
         if found > MOST_TOKENS:
             raise UsageError(f"the text has {found:,} tokens, more than the {MOST_TOKENS} of a page", hint="name a part of it")
-        with self.turn:
+        with self._looking():
             seen = view_text(self.trained, text)
             phrase = view_ngram(self.subject, text, every_token=True)
             sampled = max(LEAST_SAMPLED, min(SAMPLED, SAMPLED_TOGETHER // (found * len(self.subject.spec.orders))))
@@ -59,12 +69,12 @@ class Content:
 
     def ngram(self, text: str) -> dict[str, Any]:
         """Raises UsageError for a text without tokens."""
-        with self.turn:
+        with self._looking():
             return ngram_model.with_model(view_ngram(self.subject, text), self.trained, self.tokens).to_json()
 
     def rows(self, rows: list[tuple[int, int]], sampled: int = ROW_SAMPLED) -> dict[str, dict[str, Any]]:
         """Rows, given as (layer, row), by "layer/row". Raises UsageError for one that there is not."""
-        with self.turn:
+        with self._looking():
             found = row_model.with_model(view_rows(self.subject, rows), self.trained, self.tokens, sampled)
         return {f"{view.layer}/{view.row}": view.to_json() for view in found}
 

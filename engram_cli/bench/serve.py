@@ -1,0 +1,52 @@
+"""`engram bench serve`: tokens a second over HTTP, of one text and of many at a time."""
+
+from statistics import median
+from typing import Annotated
+
+import typer
+
+from engram_cli.options import DEFAULT_RUN, Json, RunDir
+
+STREAMS = [1, 4, 16, 32]
+
+
+def bench_serve(
+    streams: Annotated[list[int], typer.Option(min=1, help="How many texts are asked for at a time.")] = STREAMS,
+    tokens: Annotated[int, typer.Option(min=2, help="Of each text.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 5,
+    run: RunDir = DEFAULT_RUN,
+    json: Json = False,
+) -> None:
+    """Ask a server of its own for texts, streamed and whole, and compare with one text generated in this process.
+
+    Example: engram bench serve
+
+    Example: engram bench serve --streams 1 --streams 16 --tokens 200 --json
+    """
+    from engram_cli.bench.serve_speed import served, turns
+    from engram_cli.output import print_json, print_table
+    from runtime.run import Run
+    from runtime.serve.run_generator import RunGenerator
+
+    generator = RunGenerator.load(Run(run), "disk")
+    with served(run) as port:
+        speeds = {
+            way: median(some) for way, some in turns(generator, run.resolve().name, port, streams, tokens, rounds).items()
+        }
+    single = speeds["generate", 1]
+    found = [
+        {
+            "streams": count,
+            "streamed_tokens_per_sec": speeds["streamed", count],
+            "whole_tokens_per_sec": speeds["whole", count],
+            "times_first": speeds["streamed", count] / speeds["streamed", streams[0]],
+            "streaming_cost": speeds["whole", count] / speeds["streamed", count] - 1,
+        }
+        for count in streams
+    ]
+    if json:
+        print_json({"tokens": tokens, "generate_tokens_per_sec": single, "served": found})
+        return
+    columns = ("texts at a time", "streamed tokens/s", "whole tokens/s", f"× {streams[0]} streamed", "streaming costs")
+    title = f"{tokens} tokens each; `engram generate` in one process: {single:,.0f} tokens/s"
+    print_table(title, columns, ([str(line["streams"]), *list(line.values())[1:]] for line in found))

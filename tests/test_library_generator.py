@@ -1,0 +1,174 @@
+"""`--model`: completions and chat from a `transformers` model are what the library itself would say, over HTTP too."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from fastapi.testclient import TestClient
+
+from runtime.run import Run
+from runtime.serve.library_generator import LibraryGenerator
+from runtime.serve.sampler import Sampling
+from runtime.serve.server import build_app
+from tests.commands import document, engram, refused
+
+GOLDEN = Path(__file__).parent / "golden" / "qwen_tiny"
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+TEXTS = ["def parse(text):", "x", "import os\n\n\nclass A:\n    pass\n" * 4]
+
+
+@pytest.fixture(scope="module")
+def folder(trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden checkpoint with a tokenizer, which it lacks, and a chat template."""
+    found = tmp_path_factory.mktemp("models") / "tiny"
+    shutil.copytree(GOLDEN, found)
+    shutil.copy(trained_run.tokenizer_path, found / "tokenizer.json")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE}
+    (found / "tokenizer_config.json").write_text(json.dumps(settings))
+    return found
+
+
+@pytest.fixture(scope="module")
+def own(folder: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> LibraryGenerator:
+    return LibraryGenerator.load(folder, "disk")
+
+
+def greedy(own: Any, prompt: list[int], tokens: int) -> list[int]:
+    """The library's own greedy continuation, up to an end-of-text token."""
+    ids = torch.tensor([prompt])
+    found = own.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)[0, len(prompt) :]
+    return [token for token in found.tolist() if token != own.generation_config.eos_token_id]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_greedy_text_is_the_library_s(generator: LibraryGenerator, own: Any, text: str) -> None:
+    prompt = generator.encode(text)
+    assert list(generator.token_ids(prompt, Sampling(max_tokens=20))) == greedy(own, prompt, 20)
+
+
+def test_the_command(folder: Path, own: Any, generator: LibraryGenerator) -> None:
+    made = document("generate", TEXTS[0], "--max-tokens", 12, "--model", folder, "--cache", "1MiB")
+    ids = greedy(own, generator.encode(TEXTS[0]), 12)
+    assert (made["text"], made["placement"]) == (generator.tokenizer.decode(ids, skip_special_tokens=False), "disk")
+
+
+@pytest.fixture(scope="module")
+def client(generator: LibraryGenerator) -> Iterator[TestClient]:
+    with TestClient(build_app(generator, "tiny")) as client:
+        yield client
+
+
+def test_completions_together(client: TestClient, generator: LibraryGenerator, own: Any) -> None:
+    body = {"model": "tiny", "prompt": TEXTS, "max_tokens": 10, "temperature": 0, "logprobs": 1}
+    choices = client.post("/v1/completions", json=body).json()["choices"]
+    for text, choice in zip(TEXTS, choices, strict=True):
+        prompt = generator.encode(text)
+        ids = greedy(own, prompt, 10)
+        assert choice["text"] == generator.tokenizer.decode(ids, skip_special_tokens=False)
+        with torch.no_grad():
+            logits = own(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+        expected = [float(logits[len(prompt) - 1 + number, token]) for number, token in enumerate(ids)]
+        assert choice["logprobs"]["token_logprobs"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_chat_has_the_template_s_prompt(client: TestClient, generator: LibraryGenerator, own: Any) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "def"}]}]
+    body = {"model": "tiny", "messages": messages, "max_completion_tokens": 8, "temperature": 0}
+    answer = client.post("/v1/chat/completions", json=body).json()
+    text = "<system>Be brief.\n<user>def\n<assistant>"
+    prompt = generator.tokenizer.encode(text, add_special_tokens=False).ids
+    expected = generator.tokenizer.decode(greedy(own, prompt, 8), skip_special_tokens=False)
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": expected, "refusal": None}
+    assert answer["usage"]["prompt_tokens"] == len(prompt)
+
+
+def test_a_chat_is_streamed(client: TestClient) -> None:
+    asked = {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": 6, "seed": 1, "n": 2}
+    asked |= {"logprobs": True, "top_logprobs": 2}
+    whole = client.post("/v1/chat/completions", json=asked).json()["choices"]
+    with client.stream("POST", "/v1/chat/completions", json=asked | {"stream": True}) as answer:
+        events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
+    assert {event["object"] for event in events} == {"chat.completion.chunk"}
+    for index, choice in enumerate(whole):
+        own = [event["choices"][0] for event in events if event["choices"][0]["index"] == index]
+        assert own[0]["delta"] == {"role": "assistant", "content": ""}
+        assert "".join(piece["delta"].get("content", "") for piece in own) == choice["message"]["content"]
+        assert own[-1]["finish_reason"] == choice["finish_reason"]
+        entries = [entry for piece in own if piece["logprobs"] for entry in piece["logprobs"]["content"]]
+        assert entries == choice["logprobs"]["content"]
+        assert all(len(entry["top_logprobs"]) == 2 for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.role"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 70_000}]}, "messages"),
+        ({"tools": []}, "tools"),
+    ],
+)
+def test_what_no_chat_can_be(client: TestClient, change: dict[str, Any], param: str) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2} | change
+    answer = client.post(
+        "/v1/chat/completions", content=json.dumps(body).encode(), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--run", "r"], 2, "--model and --run are both given"),
+        (["--best"], 2, "--model and --best are both given"),
+        (["--cache", "1MiB", "--placement", "host"], 2, "--cache is for tables on disk, but they are on host"),
+        (["--store", "none.zarr"], 1, "none.zarr"),
+    ],
+)
+def test_options_that_do_not_go_together(folder: Path, options: list[str], code: int, message: str) -> None:
+    refused(engram("generate", "x", "--model", folder, *options), code, message)
+
+
+def test_a_store_without_a_model(tmp_path: Path) -> None:
+    refused(engram("generate", "x", "--store", tmp_path), 2, "--store is for a --model")
+
+
+def test_folders_that_are_no_such_model(folder: Path, tmp_path: Path) -> None:
+    refused(engram("serve", "--port", 0, "--model", tmp_path / "none"), 1, "no such checkpoint folder")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "config.json").write_text('{"model_type": "llama"}')
+    refused(engram("generate", "x", "--model", plain), 1, "is of llama, which has no n-gram table\nhint: qwen4_exp has one")
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare)
+    (bare / "tokenizer.json").unlink()
+    refused(engram("generate", "x", "--model", bare), 1, "has no tokenizer.json")
+
+
+def test_without_the_library(folder: Path) -> None:
+    script = (
+        "import sys; sys.modules['transformers'] = None\nfrom engram_cli.main import main\n"
+        f"main(['generate', 'x', '--model', {str(folder)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "need transformers 5.23 or newer" in done.stderr
+    assert "hint: pip install 'engram-tables[huggingface]'" in done.stderr
+    assert "Traceback" not in done.stderr
