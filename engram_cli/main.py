@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engram_cli import build_vocab, config, demo, eval, generate, hash, plan_group, plot, serve, sweep, train
+from engram_cli import build_vocab, config, demo, eval, generate, hash, plot, serve, sweep, train
 from engram_cli.bench import group as bench
 from engram_cli.inspect import group as inspect
 from engram_cli.interrupt import interrupted, let_through
+from engram_cli.plan import group as plan
 from engram_cli.probe import group as probe
 from engram_cli.stats import group as stats
 from engram_cli.table import group as table
@@ -72,7 +73,7 @@ app.command("demo")(demo.demo)
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(probe.app, name="probe")
 app.add_typer(table.app, name="table")
-app.add_typer(plan_group.app, name="plan")
+app.add_typer(plan.app, name="plan")
 app.add_typer(stats.app, name="stats")
 app.add_typer(bench.app, name="bench")
 

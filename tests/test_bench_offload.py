@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engram_cli.bench.drive_speed import pages_per_sec
 from engram_cli.bench.offload_speed import enlarged
+from engram_cli.plan.drive_speed import pages_per_sec
 from hashing.base.errors import EngramError
 from hashing.hasher import Hasher
 from hashing.named_specs import DEFAULT_SPEC
 from runtime.run import Run
-from tests.commands import document, engram, refused
+from tests.commands import document, engram
 
 
 def test_offload(trained_run: Run, tmp_path: Path) -> None:
@@ -29,10 +29,6 @@ def test_offload(trained_run: Run, tmp_path: Path) -> None:
     assert found["placements"]["disk, cold"]["wait_microsec"] > 0
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert list(folder.iterdir()) == [], "the tables are removed"
-
-
-def test_offload_without_tables(plain_run: Run) -> None:
-    refused(engram("bench", "offload", "--run", plain_run.folder), 1, "was trained without memory")
 
 
 def test_enlarged_tables_keep_heads_and_orders(trained_run: Run) -> None:
@@ -75,13 +71,12 @@ def test_plan_serve(trained_run: Run, tmp_path: Path) -> None:
 
 def test_all_rows_held_are_missed_once(trained_run: Run, tmp_path: Path) -> None:
     """With memory for every row only the first reads of rows are missed, which count the rows that there are."""
-    text = tmp_path / "text.txt"
-    text.write_text("a few words, and a few words\n" * 3000)
-    asked = ["--tokens", 5000, "--reads-per-sec", 1, "--cache", "1TiB", "--run", trained_run.folder]
-    found = document("plan", "serve", text, *asked)
     spec, vocab = trained_run.config().spec, trained_run.vocab()
     assert spec is not None
-    ids = np.array(trained_run.tokenizer().encode(text.read_text(), add_special_tokens=False).ids[: found["tokens"]])
+    ids = np.random.default_rng(0).integers(0, 30, 5000)
+    np.save(tmp_path / "ids.npy", ids)
+    asked = ["--tokens", 5000, "--reads-per-sec", 1, "--cache", "1TiB", "--run", trained_run.folder]
+    found = document("plan", "serve", tmp_path / "ids.npy", *asked)
     rows = Hasher(spec).rows_by_layer(vocab.canonical(ids)[None])
     distinct = sum(len(np.unique(of_layer)) for of_layer in rows.values())
     assert found["budgets"][0]["misses_per_token"] == pytest.approx(distinct / found["tokens"])

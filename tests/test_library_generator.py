@@ -111,7 +111,7 @@ def test_a_chat_is_streamed(client: TestClient) -> None:
         assert own[-1]["finish_reason"] == choice["finish_reason"]
         entries = [entry for piece in own if piece["logprobs"] for entry in piece["logprobs"]["content"]]
         assert entries == choice["logprobs"]["content"]
-        assert all(len(entry["top_logprobs"]) == 2 for entry in entries)
+        assert all(1 <= len(entry["top_logprobs"]) <= 2 for entry in entries), "tokens of one text are one"
 
 
 @pytest.mark.parametrize(

@@ -202,3 +202,7 @@ def test_its_values_have_names_all_the_same(plain_run: Run) -> None:
     ids = torch.tensor([trained.tokenizer.encode("import os").ids])
     with torch.no_grad():
         assert torch.equal(record(trained, "import os", ["logits"])["logits"], trained.model.logits(ids, None))
+
+
+def test_there_are_no_tables_to_place(plain_run: Run) -> None:
+    refused(engram("bench", "offload", "--run", plain_run.folder), 1, "was trained without memory: it has no tables")

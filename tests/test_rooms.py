@@ -18,7 +18,7 @@ FORBIDDEN = {
 RUNTIME = {
     f"runtime{inner}" for inner in ("", ".vectors", ".model", ".setting", ".typed_value", ".config", ".lookup", ".placement")
 }
-COMMAND_GROUPS = [f"engram_cli.{group}" for group in ("bench", "inspect", "probe", "stats", "table")]
+COMMAND_GROUPS = [f"engram_cli.{group}" for group in ("bench", "inspect", "plan", "probe", "stats", "table")]
 
 # A room inside a room, and which of the others within the same room it may import. One that is named as its room stands for
 # the modules that lie beside the folders.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engram_cli.counting import CorpusArguments, Counting, IdsColumn, PlotFile
 from engram_cli.options import DEFAULT_RUN, Encoding, Force, Json, RunDir, SpecName, TextColumn, TextKey, spec_for_run
-from engram_cli.stats.counting import CorpusArguments, Counting, IdsColumn, PlotFile
 
 if TYPE_CHECKING:
     from hashing.ngrams.counts import NgramCounts, Totals

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
+from engram_cli.counting import CorpusArguments, Counting, IdsColumn, PlotFile
 from engram_cli.options import DEFAULT_RUN, Encoding, Json, RunDir, SpecName, TextColumn, TextKey, row_bytes_of, spec_for_run
-from engram_cli.stats.counting import CorpusArguments, Counting, IdsColumn, PlotFile
 
 SHOWN = {
     "layer": "layer",

@@ -42,8 +42,12 @@ class Block(Watched):
         x, read = self.attention_site(
             x, read, lambda h: self.point("attention", self.attention(self.attention_norm(h), cached))
         )
-        x, read = self.ffn_site(x, read, lambda h: self.point("ffn", self.ffn(self.ffn_norm(h))))
+        x, read = self.ffn_site(x, read, lambda h: self.point("ffn", self._fed(self.ffn_norm(h), cached is not None)))
         return self.point("out", x), None if read is None else self.point("read", read)
+
+    def _fed(self, x: Tensor, decoding: bool) -> Tensor:
+        fed: Tensor = self.ffn(x, decoding) if isinstance(self.ffn, MixtureOfExperts) else self.ffn(x)
+        return fed
 
     @staticmethod
     def _remembered(memory: EngramMemory, x: Tensor, vectors: Tensor, cached: BlockBatch | None) -> Tensor:

@@ -10,6 +10,7 @@ are used without a loss of their own.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -66,17 +67,15 @@ class MixtureOfExperts(nn.Module):
         self.register_buffer("bias", torch.zeros(config.experts))
         self.register_buffer("load", torch.zeros(config.experts), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Takes x (B, T, D) to the same shape."""
+    def forward(self, x: Tensor, decoding: bool = False) -> Tensor:
+        """Takes x (B, T, D) to the same shape. In decoding a token's bits do not depend on who shares its experts."""
         flat = x.flatten(0, -2)
         chosen, weights = self.route(flat)
         if torch.is_grad_enabled():
             self.load += chosen.flatten().bincount(minlength=len(self.load))
-        out = self.experts(flat, chosen, weights, self._filled).view_as(x)
+        filled = partial(filled_rows, config=self.config) if decoding else int
+        out = self.experts(flat, chosen, weights, filled).view_as(x)
         return out if self.shared is None else out + self.shared(x)  # type: ignore[no-any-return]
-
-    def _filled(self, rows: int) -> int:
-        return rows if torch.is_grad_enabled() else filled_rows(rows, self.config)
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The experts (N, k) of tokens x (N, D), and their weights (N, k) in float32."""

@@ -222,8 +222,9 @@ def _failed(error: EngramError) -> RequestError:
 
 
 async def while_connected(request: Request, answer: Callable[[], Awaitable[Any]]) -> Any:
-    """What `answer` gives; it is cancelled when the client leaves, and nothing is given."""
+    """What `answer` gives or raises; it is cancelled when the client leaves, and nothing is given."""
     found: list[Any] = []
+    failed: list[EngramError] = []  # a group of tasks would raise a group of errors
     async with create_task_group() as tasks:
 
         async def watch() -> None:
@@ -232,8 +233,13 @@ async def while_connected(request: Request, answer: Callable[[], Awaitable[Any]]
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(watch)
-        found.append(await answer())
+        try:
+            found.append(await answer())
+        except EngramError as e:
+            failed.append(e)
         tasks.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
     return found[0] if found else None
 
 

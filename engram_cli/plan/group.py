@@ -3,8 +3,8 @@
 import typer
 
 from engram_cli.default_command import DefaultCommand
-from engram_cli.plan import plan
-from engram_cli.plan_serve import plan_serve
+from engram_cli.plan.model import plan
+from engram_cli.plan.serve import plan_serve
 
 
 class DefaultModel(DefaultCommand):

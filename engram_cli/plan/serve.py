@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engram_cli.counting import CorpusArguments, Counting, IdsColumn
 from engram_cli.options import DEFAULT_RUN, Encoding, Json, RunDir, SpecName, TextColumn, TextKey, row_bytes_of, spec_for_run
-from engram_cli.stats.counting import CorpusArguments, Counting, IdsColumn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +47,8 @@ def plan_serve(
 
     Example: engram plan serve --reads-per-sec 500000 --json
     """
-    from engram_cli.bench.drive_speed import pages_per_sec
-    from engram_cli.output import byte_text, print_json, print_table
+    from engram_cli.output import print_json
+    from engram_cli.plan.drive_speed import pages_per_sec
     from hashing.base.byte_size import parse_bytes
     from hashing.ngrams.traffic import miss_curve, row_streams
     from runtime.run import Run
@@ -59,28 +59,31 @@ def plan_serve(
     width = row_bytes or row_bytes_of(spec_name, source)
     sizes = [parse_bytes(text) for text in cache]
     with Counting(source, corpus or [], ids_column, text_key, text_column, encoding).pieces() as pieces:
-        streams = [stream for stream in row_streams(spec, vocab, pieces, tokens) if stream.orders == "all"]
-    curves = [miss_curve(stream.rows.reshape(-1)) for stream in streams]
-    pages = reads_per_sec or pages_per_sec(drive)
-    reads = len(spec.layers) * spec.columns
-    budgets: list[dict[str, Any]] = []
-    for size in sizes:
-        missed = _missed(curves, size // width, spec.columns)
-        budgets.append(
-            {
-                "cache_bytes": size,
-                "misses_per_token": missed,
-                "miss_percent": 100 * missed / reads,
-                "drive_bytes_per_token": missed * PAGE_BYTES,
-                "tokens_per_sec": pages / missed if missed else None,
-            }
-        )
+        streams = [stream.rows for stream in row_streams(spec, vocab, pieces, tokens) if stream.orders == "all"]
+    curves = [miss_curve(rows.reshape(-1)) for rows in streams]
+    pages, reads = reads_per_sec or pages_per_sec(drive), len(spec.layers) * spec.columns
+    budgets = [_budget(size, _missed(curves, size // width, spec.columns), reads, pages) for size in sizes]
     if json:
-        followed = len(streams[0].rows)
-        content = {"row_bytes": width, "reads_per_token": reads, "tokens": followed, "drive_pages_per_sec": pages}
+        content = {"row_bytes": width, "reads_per_token": reads, "tokens": len(streams[0]), "drive_pages_per_sec": pages}
         print_json({**content, "budgets": budgets})
         return
-    title = f"{reads} rows of {width} bytes a token; a drive of {pages:,.0f} pages a second"
+    _print(budgets, f"{reads} rows of {width} bytes a token; a drive of {pages:,.0f} pages a second")
+
+
+def _budget(size: int, missed: float, reads: int, pages: float) -> dict[str, Any]:
+    """What follows from so many rows missed a token, of so many `reads`, with a drive of so many `pages` a second."""
+    return {
+        "cache_bytes": size,
+        "misses_per_token": missed,
+        "miss_percent": 100 * missed / reads,
+        "drive_bytes_per_token": missed * PAGE_BYTES,
+        "tokens_per_sec": pages / missed if missed else None,
+    }
+
+
+def _print(budgets: "Sequence[dict[str, Any]]", title: str) -> None:
+    from engram_cli.output import byte_text, print_table
+
     columns = ("memory for rows", "missed a token", "missed %", "read a token", "tokens/s at most")
     lines = (
         (

@@ -42,7 +42,7 @@ def plan(
 
     Example: engram plan --spec deepseek-v4.1 --encoding int4 --tokens-per-sec 9000 --json
     """
-    from engram_cli.table_plan import plan_tables
+    from engram_cli.plan.table_plan import plan_tables
 
     if run is None and not (preset or config or sets):
         _refuse(
@@ -55,8 +55,8 @@ def plan(
 
 
 def _plan_model(shape: "ModelShape", tokens_per_sec: float, encoding: str, context: int | None, json: bool) -> None:
-    from engram_cli.model_plan import print_plan
     from engram_cli.output import print_json
+    from engram_cli.plan.model_plan import print_plan
     from runtime.plan.model_plan import ModelPlan
 
     planned = ModelPlan.of(shape, tokens_per_sec, encoding, context)
