@@ -1,8 +1,8 @@
 """Decoder: sequences that grow piece by piece, pieces of any of them computed together.
 
-Rows of all pieces are one batch for everything that works row by row; attention and the memory compute each row by itself.
-On a CPU a row's bits are the same beside any other rows as long as their number is one that `filled_rows` gives. So what a
-sequence gives does not depend on who is computed with it, nor on how it was cut into pieces.
+Rows of all pieces are one batch for everything that works row by row; attention, the memory and products compute each row by
+itself. On a CPU a row's bits are the same beside any other rows as long as their number is one that `filled_rows` gives. So
+what a sequence gives does not depend on who is computed with it, nor on how it was cut into pieces.
 """
 
 import sys
@@ -19,6 +19,7 @@ from runtime.lookup import Addressing, Lookup
 from runtime.model.filled_rows import filled_rows
 from runtime.model.language_model import LanguageModel
 from runtime.model.pages import PAGE, Batch, Pages
+from runtime.model.row_product import row_by_row
 from runtime.page_pool import PagePool
 from runtime.vectors import LayerRows, Vectors
 
@@ -63,8 +64,11 @@ class Decoder:
     @torch.inference_mode()
     def head(self, hidden: Tensor) -> Tensor:
         """(N, vocabulary) Logits of hidden states (N, D)."""
-        missing = filled_rows(len(hidden), self.model.config) - len(hidden)
-        return self.model.head(functional.pad(hidden, (0, 0, 0, missing)))[: len(hidden)]  # type: ignore[no-any-return]
+        rows = hidden.shape[0]
+        missing = filled_rows(rows, self.model.config) - rows
+        filled = functional.pad(hidden, (0, 0, 0, missing)) if missing else hidden
+        with row_by_row():
+            return self.model.head(filled)[:rows]  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
@@ -76,7 +80,8 @@ class Decoder:
         token_ids[0, :rows] = np.concatenate([ids for _, ids in pieces])
         vectors = self._vectors(pieces, filled) if self.lookup else None
         batch = self._batch(pieces, lengths, filled)
-        found: Tensor = self.model(torch.from_numpy(token_ids).to(self.model.device), vectors, batch)
+        with row_by_row():
+            found: Tensor = self.model(torch.from_numpy(token_ids).to(self.model.device), vectors, batch)
         for sequence, ids in pieces:
             sequence.token_ids += ids
         return found[0, :rows]

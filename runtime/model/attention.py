@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from runtime.model.config import ModelConfig
 from runtime.model.pages import BlockBatch
+from runtime.model.row_product import Linear
 from runtime.model.step_kernel import attend, is_decoded
 
 QK_EPS = 1e-6
@@ -32,7 +33,7 @@ class Rotary(nn.Module):
 
     def tables(self, positions: int) -> tuple[Tensor, Tensor]:
         """[cos, cos] and [-sin, sin] of at least so many positions, each (positions, head_dim) float32."""
-        if positions > len(self.cos):
+        if positions > self.cos.shape[0]:
             self.cos, self.sin = self._computed(2 * positions, self.cos.device)
         return self.cos, self.sin
 
@@ -53,11 +54,11 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, rotary: Rotary) -> None:
         super().__init__()
         self.heads, self.key_heads, self.head_dim, self.rotary = config.heads, config.key_heads, config.head_dim, rotary
-        self.qkv = nn.Linear(config.hidden, (config.heads + 2 * config.key_heads) * config.head_dim, bias=False)
+        self.qkv = Linear(config.hidden, (config.heads + 2 * config.key_heads) * config.head_dim)
         self.query_norm, self.key_norm = (
             nn.Parameter(torch.ones(config.head_dim)) if config.qk_norm else None for _ in range(2)
         )
-        self.out = nn.Linear(config.hidden, config.hidden, bias=False)
+        self.out = Linear(config.hidden, config.hidden)
 
     def forward(self, x: Tensor, cached: BlockBatch | None) -> Tensor:
         """Takes x (B, T, D) to the same shape: of whole sequences, or (1, N, D) of the rows of a batch."""
@@ -109,9 +110,9 @@ class Attention(nn.Module):
 
     def _decoded(self, qkv: Tensor, cached: BlockBatch) -> Tensor:
         """What `_paged` gives, by the compiled kernel."""
-        batch, pages, out = cached.batch, cached.pages, qkv.new_empty(len(qkv), self.heads, self.head_dim)
-        cos, sin = self.rotary.tables(int(batch.positions.max()) + 1)
-        shape = len(qkv), self.heads, self.key_heads, self.head_dim, len(pages.keys), len(cos)
+        batch, pages, out = cached.batch, cached.pages, qkv.new_empty(qkv.shape[0], self.heads, self.head_dim)
+        cos, sin = self.rotary.tables(batch.length)
+        shape = qkv.shape[0], self.heads, self.key_heads, self.head_dim, pages.keys.shape[0], cos.shape[0]
         norms = (self.query_norm, self.key_norm) if self.query_norm is not None and self.key_norm is not None else ()
         gains = tuple(gain.data_ptr() for gain in norms) or (0, 0)
         rotations, kept = (cos.data_ptr(), sin.data_ptr()), (pages.keys.data_ptr(), pages.values.data_ptr())

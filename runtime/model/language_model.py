@@ -16,6 +16,7 @@ from runtime.model.experts import MixtureOfExperts
 from runtime.model.feed_forward import FeedForward
 from runtime.model.norm import RMSNorm
 from runtime.model.pages import Batch
+from runtime.model.row_product import Linear, RowProduct
 from runtime.model.streams import StreamHead, StreamSite, collapsed, first_stream
 from runtime.vectors import Vectors
 
@@ -31,9 +32,10 @@ class TiedHead(nn.Module):
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
         self._embedding = (embedding,)  # in a tuple, which torch does not look into for parameters
+        self._product = RowProduct()
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return functional.linear(hidden, self._embedding[0].weight)
+        return self._product(hidden, self._embedding[0].weight)
 
 
 class LanguageModel(nn.Module):
@@ -55,7 +57,7 @@ class LanguageModel(nn.Module):
             StreamHead(config.streams, config.hidden) if config.streams > 1 and config.stream_form == "v4" else None
         )
         self.norm = RMSNorm(config.hidden)
-        self.head = TiedHead(self.embedding) if config.tied else nn.Linear(config.hidden, config.vocab_size, bias=False)
+        self.head = TiedHead(self.embedding) if config.tied else Linear(config.hidden, config.vocab_size)
         self._draw(*(torch.Generator().manual_seed(seed) for seed in seeds))
 
     def _draw(self, backbone: torch.Generator, memory: torch.Generator) -> None:

@@ -25,6 +25,7 @@ from runtime.model.float8 import MULTIPLE, Float8Linear
 from runtime.model.memory_kernel import Form, Remembered, is_trained
 from runtime.model.pages import BlockBatch
 from runtime.model.points import Watched
+from runtime.model.row_product import Linear
 from runtime.model.step_kernel import is_decoded, remember
 
 GATE_EPS = torch.finfo(torch.float32).eps
@@ -41,7 +42,7 @@ class EngramMemory(Watched):
     def __init__(self, config: MemoryConfig, hidden: int, streams: int = 1, name: str = "memory") -> None:
         super().__init__(name)
         self.config, self.hidden, self.streams = config, hidden, streams
-        self.projection = nn.Linear(config.width, (streams + 1) * hidden, bias=config.bias)
+        self.projection = Linear(config.width, (streams + 1) * hidden, config.bias)
         self.float8 = False  # whether training computes the projection in FP8
         self.key_norm = nn.Parameter(torch.ones(streams, hidden))
         self.query_norm = nn.Parameter(torch.ones(streams, hidden))
@@ -141,7 +142,7 @@ class EngramMemory(Watched):
         if self.config.conv:
             assert pages is not None, "the pages have room for what this memory convolves"
             taps, gain = self.conv.data_ptr(), self.conv_norm.data_ptr()
-            conv = len(pages), self.config.kernel, pages.data_ptr(), taps, gain
+            conv = pages.shape[0], self.config.kernel, pages.data_ptr(), taps, gain
         remember(
             shape, places, hidden.data_ptr(), projected.data_ptr(), gate, conv, self.config.dilation, CONV_EPS, out.data_ptr()
         )

@@ -74,6 +74,10 @@ class Batch:
     tables: Numbers  # (sequences, most pages of any) page numbers
     owners: Numbers  # (N,) the sequence of each row, as a line of `tables`
     positions: Numbers  # (N,) the position of each row in its sequence; -1 where a row only fills the batch up
+    length: int = field(init=False)  # of the sequence that reaches furthest
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "length", int(self.positions.max()) + 1)
 
     @property
     def places(self) -> tuple[Numbers, Numbers, Numbers]:
@@ -90,10 +94,11 @@ class BlockBatch:
 
     batch: Batch
     pages: BlockPages
-    live: NDArray[np.bool_] = field(init=False)  # (N,)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "live", self.batch.positions >= 0)
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """(N,) Which rows do not only fill the batch up."""
+        return self.batch.positions >= 0
 
     def places(self, back: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """For the position so far `back` from each row's: its page, its place in the page, and whether there is one (N,).

@@ -49,6 +49,11 @@ class Engine:
     def is_idle(self) -> bool:
         return not (self.scheduler.waiting or self.scheduler.running)
 
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the next step computes one token of each completion, and no prompt."""
+        return not self.scheduler.waiting and all(completion.pending == 1 for completion in self.scheduler.running)
+
     @torch.inference_mode()
     def step(self) -> list[tuple[Completion, Piece]]:
         """What one step adds to each of the completions that it brings to their next token."""
@@ -67,7 +72,7 @@ class Engine:
     def _handed_out(self, completions: Sequence[Completion], logits: Tensor) -> list[tuple[Completion, Piece]]:
         """A token for each completion, from logits (completions, vocabulary)."""
         likeliest, found = logits.argmax(-1).tolist(), []
-        finite = logits.isfinite().all(-1).tolist()
+        finite = logits.sum(-1).isfinite().tolist()  # a sum is finite where all numbers are
         for completion, token, own, is_finite in zip(completions, likeliest, logits, finite, strict=True):
             if not is_finite:
                 self.scheduler.remove(completion)

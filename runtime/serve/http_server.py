@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SEC = 10.0  # for a request's first line and headers
 DRAIN_SEC = 30.0  # for what is running when the server is told to end
@@ -22,7 +22,7 @@ MOST_CONNECTIONS = 1024
 LARGEST_BURST = 128
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(HttpToolsProtocol):
     """Closes a connection whose request does not come, and where there are too many, one that has asked nothing yet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

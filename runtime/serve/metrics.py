@@ -86,10 +86,9 @@ class TokenClock:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics, self._last, self._is_first = metrics, time.perf_counter(), True
 
-    def tick(self, piece: Piece) -> None:
+    def tick(self, piece: Piece, now: float) -> None:
         if not piece.token_ids:
             return
-        now = time.perf_counter()
         (self._metrics.first_token if self._is_first else self._metrics.between_tokens).observe(now - self._last)
         self._metrics.generated_tokens.inc()
         self._last, self._is_first = now, False

@@ -57,7 +57,7 @@ class Scheduler:
         """Takes the pages for so many more tokens, if need be from prefixes and from younger completions that rest now."""
         decoded = completion.decoded
         needed = pages_for(decoded.length + count) - len(decoded.pages)
-        while needed > self._free:
+        while needed > 0 and needed > self._free:
             if self.prefixes:
                 self.prefixes.give_back(needed - self._free)
                 continue
@@ -66,7 +66,8 @@ class Scheduler:
             if not idle:
                 return False
             self._put_back(idle[-1])
-        self._decoder.reserve([(decoded, completion.token_ids[decoded.length : decoded.length + count])])
+        if needed > 0:
+            self._decoder.reserve([(decoded, completion.token_ids[decoded.length : decoded.length + count])])
         return True
 
     @property

@@ -36,6 +36,8 @@ from runtime.serve.protocol import ChatRequest, CompletionRequest, RequestError,
 from runtime.serve.service import BusyError, Service
 from runtime.serve.text_cutter import TextCutter
 
+ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+SENT_EVERY_SEC = 0.004  # at most, so that many streams of a small model do not cost more than the model
 MAX_CONTEXT = 4096  # tokens of prompt and completion together
 LONGEST_PROMPT = 16 * MAX_CONTEXT  # characters: a longer text is not made into tokens to find that they are too many
 MOST_BODY_BYTES = 4 << 20
@@ -164,16 +166,14 @@ class Completions:
         return Choice(index, completion, tokenizer, echo, request.logprobs is not None, finish_reason=finish_reason)
 
     async def whole(self, asked: Asked) -> dict[str, Any]:
-        choices, clocks = asked.completions, self._clocks(asked)
-        async with self.service.joined([each for each in choices if each.has_work]) as handed:
-            async for some in handed:
-                for completion, piece in some:
-                    clocks[completion].tick(piece)
-                    choices[completion].add(_sound(piece))
+        choices = asked.completions
+        async with self.service.joined(self._clocks(asked)) as inbox:
+            for completion, piece in await inbox.take() if inbox.unfinished else ():
+                choices[completion].add(_sound(piece))
         return {**self._header(asked.form, asked.form.whole), "choices": asked.answered(), "usage": asked.usage()}
 
     async def stream(self, asked: Asked) -> AsyncIterator[str]:
-        form, choices, clocks = asked.form, asked.completions, self._clocks(asked)
+        form, choices = asked.form, asked.completions
         header = self._header(form, form.part)
         for choice in asked.choices:
             if form.opening:
@@ -181,11 +181,12 @@ class Completions:
             if not choice.completion.has_work:
                 yield _event({**header, "choices": [form.of_part(choice.whole())]})
         try:
-            async with self.service.joined([each for each in choices if each.has_work]) as handed:
-                async for some in handed:
-                    for completion, piece in some:
-                        clocks[completion].tick(piece)
-                    added = [choices[completion].add(_sound(piece)) for completion, piece in some]
+            async with self.service.joined(self._clocks(asked), SENT_EVERY_SEC) as inbox:
+                unfinished = inbox.unfinished
+                while unfinished:
+                    taken = await inbox.take()
+                    unfinished -= sum(piece.finish_reason is not None for _, piece in taken)
+                    added = [choices[completion].add(_sound(piece)) for completion, piece in taken]
                     yield "".join(_event({**header, "choices": [form.of_part(choice)]}) for choice in added)
         except EngramError as e:
             yield _event(_failed(e).body)
@@ -195,8 +196,9 @@ class Completions:
         yield "data: [DONE]\n\n"
 
     def _clocks(self, asked: Asked) -> dict[Completion, TokenClock]:
+        """Of the completions that are to be continued."""
         self.metrics.prompt_tokens.inc(asked.prompt_tokens)
-        return {choice.completion: TokenClock(self.metrics) for choice in asked.choices}
+        return {choice.completion: TokenClock(self.metrics) for choice in asked.choices if choice.completion.has_work}
 
     def _header(self, form: Form, kind: str) -> dict[str, Any]:
         return {"id": f"{form.id_prefix}{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": self.name}
@@ -210,7 +212,7 @@ def _sound(piece: Piece) -> Piece:
 
 
 def _event(document: dict[str, Any]) -> str:
-    return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
+    return f"data: {ENCODE(document)}\n\n"
 
 
 def _too_long(message: str, member: str = "prompt") -> RequestError:

@@ -1,24 +1,26 @@
-"""Service: an engine at work in a thread of its own, for handlers that run in an event loop.
+"""Service: an engine at work for handlers that run in an event loop.
 
-Completions join and leave between steps. What a step adds is handed out, and taken, before the next one begins, so that the
-thread and the loop do not fight for Python's lock.
+Completions join and leave between steps. What a step adds is handed out, and taken, before the next one begins. Steps that are
+over in a few milliseconds are taken by the loop itself: to hand one to a thread and back takes longer than what handlers do
+meanwhile. Others are taken by a thread, so that the server answers while they last.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from math import inf
 from time import perf_counter
 
 from hashing.base.errors import EngramError
-from runtime.serve.completion import Completion, Piece
+from runtime.serve.completion import Completion
 from runtime.serve.engine import Engine
+from runtime.serve.inbox import Handed, Inbox
+from runtime.serve.metrics import TokenClock
 
 MOST_WAITING = 256
+SHORT_SEC = 0.004
 LONGEST_SEC = 600.0  # that a completion may take, its time in the queue included
-
-Handed = tuple[Completion, Piece]
-Queue = asyncio.Queue[Handed | EngramError]
 
 
 class BusyError(Exception):
@@ -28,11 +30,12 @@ class BusyError(Exception):
 class Service:
     def __init__(self, engine: Engine, most_waiting: int = MOST_WAITING, longest_sec: float = LONGEST_SEC) -> None:
         self.engine, self._most_waiting, self._longest_sec = engine, most_waiting, longest_sec
-        self._queues: dict[Completion, Queue] = {}  # of completions that are unfinished and wanted
+        self._wanted: dict[Completion, tuple[Inbox, TokenClock]] = {}  # completions that are unfinished
         self._until: dict[Completion, float] = {}  # when each of these must be finished, the earliest first
         self._joining: list[Completion] = []
         self._leaving: list[Completion] = []
         self._wake = asyncio.Event()
+        self._step_sec = inf  # of the last step
         self.failure: str | None = None  # what a step has failed for: tables that were wrong once are not trusted again
 
     @property
@@ -45,27 +48,26 @@ class Service:
             raise BusyError
 
     @asynccontextmanager
-    async def joined(self, completions: Sequence[Completion]) -> AsyncIterator[AsyncIterator[list[Handed]]]:
-        """What steps add to the completions, until they are finished; those that are not at the block's end are dropped.
+    async def joined(self, completions: Mapping[Completion, TokenClock], every_sec: float = inf) -> AsyncIterator[Inbox]:
+        """Where the completions' pieces come in until they are finished; those that are not at the block's end are dropped.
 
-        Raises EngramError within the block when a step fails.
+        What comes may be taken every so many seconds, or in the end only.
         """
-        queue: Queue = asyncio.Queue()
-        self._queues |= dict.fromkeys(completions, queue)
-        self._until |= dict.fromkeys(completions, perf_counter() + self._longest_sec)
+        inbox, until = Inbox(len(completions), every_sec), perf_counter() + self._longest_sec
+        self._wanted |= {completion: (inbox, clock) for completion, clock in completions.items()}
+        self._until |= dict.fromkeys(completions, until)
         self._joining += completions
         self._wake.set()
         try:
-            yield _handed(queue, len(completions))
+            yield inbox
         finally:
-            self._leaving += [completion for completion in completions if self._queues.pop(completion, None)]
+            self._leaving += [completion for completion in completions if self._wanted.pop(completion, None)]
             for completion in completions:
                 self._until.pop(completion, None)
             self._wake.set()
 
     async def run(self) -> None:
         """Takes steps as long as there is anything to continue."""
-        loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="engine") as thread:
             while True:
                 self._end_overdue()
@@ -74,19 +76,29 @@ class Service:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
+                began = perf_counter()
                 try:
-                    self._hand_out(await loop.run_in_executor(thread, self.engine.step))
+                    self._hand_out(await self._step(thread))
                 except EngramError as e:
                     self._fail(e)
+                self._step_sec = perf_counter() - began
                 await asyncio.sleep(0)  # those who wait for a piece take it now
+
+    async def _step(self, thread: ThreadPoolExecutor) -> list[Handed]:
+        if self._step_sec < SHORT_SEC and self.engine.is_decoding:
+            return self.engine.step()
+        for inbox, _ in self._wanted.values():
+            inbox.flush()
+        return await asyncio.get_running_loop().run_in_executor(thread, self.engine.step)
 
     def _end_overdue(self) -> None:
         """Tells those that wait for a completion whose time is over; they leave then."""
         while self._until and next(iter(self._until.values())) < perf_counter():
             completion = next(iter(self._until))
             del self._until[completion]
-            if queue := self._queues.get(completion):
-                queue.put_nowait(EngramError(f"a completion may take {self._longest_sec:g} seconds, and these are over"))
+            if completion in self._wanted:
+                message = f"a completion may take {self._longest_sec:g} seconds, and these are over"
+                self._wanted[completion][0].fail(EngramError(message))
 
     def _admit(self) -> None:
         leaving = set(self._leaving)
@@ -98,10 +110,13 @@ class Service:
         self._joining, self._leaving = [], []
 
     def _hand_out(self, found: Sequence[Handed]) -> None:
+        now = perf_counter()
         for completion, piece in found:
-            queue = self._queues.pop(completion, None) if piece.finish_reason else self._queues.get(completion)
-            if queue is not None:
-                queue.put_nowait((completion, piece))
+            wanted = self._wanted.pop(completion, None) if piece.finish_reason else self._wanted.get(completion)
+            if wanted is not None:
+                inbox, clock = wanted
+                clock.tick(piece, now)
+                inbox.put(completion, piece, now)
             if piece.finish_reason and completion in self._leaving:
                 self._leaving.remove(completion)
 
@@ -109,22 +124,7 @@ class Service:
         """Ends all that go on, since a step that failed has left each of them anywhere."""
         self.failure = str(error)
         self.engine.drop_all()
-        for queue in {id(queue): queue for queue in self._queues.values()}.values():
-            queue.put_nowait(error)
+        for inbox, _ in self._wanted.values():
+            inbox.fail(error)
         self._leaving = []
-        self._queues = {completion: self._queues[completion] for completion in self._joining if completion in self._queues}
-
-
-async def _handed(queue: Queue, unfinished: int) -> AsyncIterator[list[Handed]]:
-    """All that is in the queue at a time, until so many completions are finished."""
-    while unfinished:
-        taken = [await queue.get()]
-        while not queue.empty():
-            taken.append(queue.get_nowait())
-        handed = []
-        for item in taken:
-            if isinstance(item, EngramError):
-                raise item
-            handed.append(item)
-        unfinished -= sum(piece.finish_reason is not None for _, piece in handed)
-        yield handed
+        self._wanted = {completion: self._wanted[completion] for completion in self._joining if completion in self._wanted}
