@@ -81,13 +81,15 @@ def test_what_was_read_is_not_read_again(parted: tuple[NDArray[np.uint8], TableF
     assert counts.hit == 3
 
 
-def test_what_comes_once_displaces_nothing_that_comes_often(parted: tuple[NDArray[np.uint8], TableFiles]) -> None:
-    cache = made(parted[1], WAYS)
+def test_what_was_used_longest_ago_makes_way(parted: tuple[NDArray[np.uint8], TableFiles]) -> None:
+    """Beside an ordered list of the rows that one set holds."""
+    cache, held, hits = made(parted[1], WAYS), list[int](), 0
     assert cache.capacity == WAYS
-    for row in range(100, 150):
-        read(cache, 0, row)
-    counts = cache.counts()
-    assert counts.hit == 49
+    for row in np.random.default_rng(0).zipf(1.3, 400) % 100 + 100:
+        hits += row in held
+        held = [*(other for other in held if other != row), row][-WAYS:]
+        read(cache, int(row))
+    assert cache.counts().hit == hits > 100
 
 
 def test_the_memory_is_bounded(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_the_memory_is_bounded(tmp_path: Path) -> None:
     assert cache.capacity * (WIDTH + PLACE_BYTES) <= 100_000
     for first in range(0, rows, 5000):
         cache.finish(cache.begin(np.arange(first, first + 5000)))
-    held = sum(array.nbytes for array in (cache._held, cache._uses, cache._used, cache._records))
+    held = sum(array.nbytes for array in (cache._slots, cache._records))
     assert held <= 100_000
 
 

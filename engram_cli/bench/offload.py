@@ -21,6 +21,7 @@ COLUMNS = {
     "p95_ms": "p95",
     "p99_ms": "p99",
     "wait_microsec": "wait, µs a token",
+    "hit_percent": "hits %",
 }
 
 
@@ -37,7 +38,7 @@ def bench_offload(
     run: RunDir = DEFAULT_RUN,
     json: Json = False,
 ) -> None:
-    """Decode with tables of random rows in each placement, in turns, on the same prompts.
+    """Decode with tables of random rows in each placement, in turns, on the same texts.
 
     The tables are as large as asked for, so what is measured is where they lie and not what they hold. `resident` has all of
     them mapped and in memory, and no other placement can be faster. `disk` has as much as --cache says. `no prefetch` is the
@@ -73,15 +74,16 @@ def bench_offload(
         return
     title = f"Decoding {tokens} tokens, {byte_text(bench.table_bytes)} of tables"
     columns = ("tables", *COLUMNS.values(), "in the system's memory before")
-    lines = ((way, *(found[key] for key in COLUMNS), byte_text(found["resident_bytes"])) for way, found in ways.items())
+    lines = ((way, *(found[key] for key in COLUMNS), byte_text(found["resident_bytes"] or 0)) for way, found in ways.items())
     print_table(title, columns, lines)
     note(f"with a full cache of {byte_text(memory)} the process grew by {byte_text(growth)}")
 
 
-def figures(turns: "Sequence[Turn]", resident: "Sequence[Turn]") -> dict[str, float]:
+def figures(turns: "Sequence[Turn]", resident: "Sequence[Turn]") -> dict[str, float | None]:
     """Of one way; medians over turns, percentiles over all their steps."""
     steps = [sec for turn in turns for sec in turn.step_sec]
     per_turn = [len(turn.step_sec) / sum(turn.step_sec) for turn in turns]
+    unique, hit = sum(turn.unique for turn in turns), sum(turn.hit for turn in turns)
     beside = [len(turn.step_sec) / sum(turn.step_sec) for turn in resident]
     return {
         "tokens_per_sec": median(per_turn),
@@ -90,7 +92,8 @@ def figures(turns: "Sequence[Turn]", resident: "Sequence[Turn]") -> dict[str, fl
         "p50_ms": 1e3 * percentile(steps, 50),
         "p95_ms": 1e3 * percentile(steps, 95),
         "p99_ms": 1e3 * percentile(steps, 99),
-        "wait_microsec": 1e6 * fmean(turn.wait_sec / len(turn.token_ids) for turn in turns),
+        "wait_microsec": 1e6 * fmean(turn.wait_sec / len(turn.likeliest) for turn in turns),
+        "hit_percent": 100 * hit / unique if unique else None,
         "resident_bytes": median(turn.resident_bytes for turn in turns),
     }
 

@@ -1,7 +1,8 @@
 """How fast a model decodes while its rows come from tables of any size: in memory, through a cache, by page faults.
 
-All ways decode the same prompts, different ones in every round, and must find the same tokens. The cache begins full of other
-rows, as it is after some time of serving.
+All ways decode the same texts of the validation side, another in every round: each step is given the next token of the text, so
+that rows are asked for as texts ask for them, and its likeliest token must be the same in all ways. The cache begins full of
+the rows of training texts, as it is after some time of serving.
 """
 
 import mmap
@@ -34,7 +35,8 @@ from table.store.writer import StoreWriter
 
 MADV_POPULATE_READ = 22  # Linux 5.14: every page is read and mapped
 PROMPT_TOKENS = 64
-FILLING_ROWS = 1 << 16  # asked for at a time, to fill a cache
+FILLING_TOKENS = 1 << 10  # whose rows are asked for at a time, to fill a cache
+MOST_FILLING = 1 << 21  # tokens
 SCALE = 0.02  # of the random rows
 
 
@@ -42,10 +44,12 @@ SCALE = 0.02  # of the random rows
 class Turn:
     """One prompt continued with one placement."""
 
-    token_ids: Sequence[int]
+    likeliest: Sequence[int]  # token after each that was given
     first_sec: float  # of the prompt, to the first token
     step_sec: Sequence[float]  # of the tokens after the first
     wait_sec: float  # spent waiting for the drive
+    unique: int  # rows that were asked for, each once a step; 0 where nobody counts
+    hit: int  # of those, in the cache
     resident_bytes: int  # of the tables, in the system's memory before the turn
 
 
@@ -56,7 +60,8 @@ class Bench:
     store: TableStore
     memory: int  # for rows on disk, bytes
     tokens: int
-    prompts: NDArray[np.integer]  # (prompts, PROMPT_TOKENS)
+    texts: NDArray[np.integer]  # (texts, PROMPT_TOKENS + tokens)
+    filling: NDArray[np.integer]  # (tokens,)
 
     @classmethod
     def made(cls, run: Run, rows: int, memory: int, tokens: int, folder: Path) -> "Bench":
@@ -69,11 +74,12 @@ class Bench:
             raise EngramError(f"{run.folder} was trained without memory: it has no tables to place")
         spec = enlarged(trained.store.spec, rows)
         store = random_store(folder / "tables.zarr", spec, trained.store.head_dim)
-        text = Tokens.open(run.train_folder / "tokens").ids("validation")
-        if len(text) < PROMPT_TOKENS:
-            raise EngramError(f"{run.folder} has {len(text)} tokens to validate on, expected {PROMPT_TOKENS} for a prompt")
-        prompts = np.asarray(text[: len(text) // PROMPT_TOKENS * PROMPT_TOKENS]).reshape(-1, PROMPT_TOKENS)
-        return cls(trained, Addressing(trained.vocab, spec), store, memory, tokens, prompts)
+        corpus, length = Tokens.open(run.train_folder / "tokens"), PROMPT_TOKENS + tokens
+        text = corpus.ids("validation")
+        if len(text) < length:
+            raise EngramError(f"{run.folder} has {len(text)} tokens to validate on, expected {length} for a text")
+        texts = np.asarray(text[: len(text) // length * length]).reshape(-1, length)
+        return cls(trained, Addressing(trained.vocab, spec), store, memory, tokens, texts, corpus.ids("train")[:MOST_FILLING])
 
     @property
     def table_bytes(self) -> int:
@@ -86,8 +92,8 @@ class Bench:
         if cold:
             found |= self._cold(rounds)
         for turn in range(rounds):
-            texts = {tuple(turns[turn].token_ids) for turns in found.values()}
-            assert len(texts) == 1, "the placements do not give the same text"
+            texts = {tuple(turns[turn].likeliest) for turns in found.values()}
+            assert len(texts) == 1, "the placements do not give the same tokens"
         return found
 
     def _warm(self, rounds: int) -> dict[str, list[Turn]]:
@@ -100,7 +106,7 @@ class Bench:
         found: dict[str, list[Turn]] = {way: [] for way in ways}
         for number in range(-1, rounds):  # one to warm up
             for way, placement in ways.items():
-                turn = self._turn(placement, number % len(self.prompts), self.tokens)
+                turn = self._turn(placement, number % len(self.texts), self.tokens)
                 if number >= 0:
                     found[way].append(turn)
         return found
@@ -110,7 +116,7 @@ class Bench:
         for number in range(rounds):
             for way, made in (("disk, cold", self._disk), ("no prefetch, cold", self._by_faults)):
                 drop(self.store)
-                found[way].append(self._turn(made(), number % len(self.prompts), self.tokens))
+                found[way].append(self._turn(made(), number % len(self.texts), self.tokens))
         return found
 
     def cache_growth(self) -> int:
@@ -136,28 +142,30 @@ class Bench:
         return place(tables, "mapped", self.trained.model.device)
 
     def _fill(self, disk: DiskPlacement) -> None:
-        random = np.random.default_rng(0)
-        for layer, cache in disk.caches.items():
-            for _ in range(0, 2 * cache.capacity, FILLING_ROWS):
-                rows = random.integers(0, self.store.spec.rows(layer), FILLING_ROWS)
-                cache.finish(cache.begin(rows))
+        for first in range(0, len(self.filling), FILLING_TOKENS):
+            ids = np.asarray(self.filling[first : first + FILLING_TOKENS], np.int64)
+            for layer, rows in self.addressing.addresses(ids[None]).rows.items():
+                disk.caches[layer].finish(disk.caches[layer].begin(rows))
 
-    def _turn(self, placement: Placement, prompt: int, tokens: int) -> Turn:
+    def _turn(self, placement: Placement, number: int, tokens: int) -> Turn:
         resident = sum(table.resident_bytes() for table in self._tables().values())
         decoder, sequence = Decoder(self.trained.model, Lookup(self.addressing, placement)), Decoded()
-        waited, marks, following = _waited(placement), [perf_counter()], self.prompts[prompt].tolist()
-        found = []
-        for _ in range(tokens):
-            following = [int(decoder.logits([(sequence, following)])[0].argmax())]
+        text = self.texts[number].tolist()
+        pieces = [text[:PROMPT_TOKENS], *([token] for token in text[PROMPT_TOKENS : PROMPT_TOKENS + tokens - 1])]
+        before, marks, found = _counted(placement), [perf_counter()], []
+        for piece in pieces:
+            found.append(int(decoder.logits([(sequence, piece)])[0].argmax()))
             marks.append(perf_counter())
-            found += following
         first, *steps = np.diff(marks).tolist()
-        return Turn(found, first, steps, _waited(placement) - waited, resident)
+        counted = [after - own for after, own in zip(_counted(placement), before, strict=True)]
+        return Turn(found, first, steps, counted[0], int(counted[1]), int(counted[2]), resident)
 
 
-def _waited(placement: Placement) -> float:
+def _counted(placement: Placement) -> tuple[float, int, int]:
+    """Of all layers: seconds waited, rows asked for, rows hit."""
     caches = placement.caches.values() if isinstance(placement, DiskPlacement) else ()
-    return sum(cache.counts().wait_sec for cache in caches)
+    found = [cache.counts() for cache in caches]
+    return sum(each.wait_sec for each in found), sum(each.unique for each in found), sum(each.hit for each in found)
 
 
 def enlarged(spec: HashSpec, rows: int) -> HashSpec:

@@ -51,4 +51,5 @@ class DiskPlacement:
     def _vectors(self, layer: int, rows: LayerRows, reading: Reading) -> Tensor:
         """The rows of a layer side by side, (B, T, E)."""
         vectors = self._tables[layer].decoded(self.caches[layer].finish(reading))
-        return torch.from_numpy(vectors.reshape(*rows[layer].shape[:2], -1)).to(self._device)
+        found = torch.from_numpy(vectors.reshape(*rows[layer].shape[:2], -1))
+        return found if self._device.type == "cpu" else found.to(self._device)

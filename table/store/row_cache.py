@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from hashing.base.errors import EngramError
 from table.encodings.encoding import Records
-from table.store.row_cache_kernel import FAILED, HIT, OUTSIDE, READ, REPEATED, WAITED, WAYS, read
+from table.store.row_cache_kernel import CHANGED, FAILED, HIT, ON_LINUX, OUTSIDE, READ, REPEATED, WAITED, WAYS, read
 from table.store.table_files import TableFiles
 
-MOST_CALLS = 1 << 31  # then numbers of calls begin again
-PLACE_BYTES = 8 + 1 + 4  # of a row that is held: its number, uses and last call
+PLACE_BYTES = 8 + 8  # of a row that is held: its number and its last call
+ALL = np.empty(0, np.int64)
 
 
 @dataclass(slots=True)
@@ -50,9 +50,10 @@ class RowCache:
         """
         self._files, self._row_bytes, self._lock = files.open(), row_bytes, threading.Lock()
         sets = max(1, min(memory // (WAYS * (row_bytes + PLACE_BYTES)), -(-files.rows // WAYS)))
-        self._held = np.full((sets, WAYS), -1, np.int64)
-        self._uses, self._used = np.zeros((sets, WAYS), np.uint8), np.zeros((sets, WAYS), np.int32)
+        self._slots = np.full((sets, 2, WAYS), -1, np.int64)
+        self._slots[:, 1] = 0
         self._records = np.empty((sets * WAYS, row_bytes), np.uint8)
+        self._places = self._files.table()
         self._counts, self._wait_sec, self._call = np.zeros(4, np.int64), 0.0, 0
 
     @property
@@ -72,46 +73,38 @@ class RowCache:
         Raises IndexError for a row that the table does not have, and EngramError for a file that can no longer be trusted.
         """
         flat = rows.reshape(-1).astype(np.int64, copy=False)
-        reading = Reading(flat, np.empty((len(flat), self._row_bytes), np.uint8), np.empty(len(flat), np.int64))
-        count = self._read(reading, np.arange(len(flat)), waits=False)
-        reading.pending = reading.pending[:count].copy()
+        reading = Reading(flat, np.empty((flat.size, self._row_bytes), np.uint8), np.empty(flat.size, np.int64))
+        count = self._read(reading, ALL, waits=False)
+        reading.pending = reading.pending[:count]
         return reading
 
     def finish(self, reading: Reading) -> Records:
         """(N, row_bytes) The records of all rows. Raises EngramError as `begin` does."""
-        if len(reading.pending):
+        if reading.pending.size:
             began = perf_counter()
             self._read(reading, reading.pending.copy(), waits=True)
             self._wait_sec += perf_counter() - began
         return reading.records
 
     def _read(self, reading: Reading, places: NDArray[np.int64], waits: bool) -> int:
-        files = self._files
-        touched = np.zeros(len(files.descriptors), np.bool_)
+        rows, pending = reading.rows, reading.pending
         with self._lock:
-            self._call = (self._call + 1) % MOST_CALLS
-            count = int(
-                read(
-                    reading.rows,
-                    places,
-                    files.files.rows,
-                    waits,
-                    (files.files.firsts, files.descriptors, files.offsets),
-                    (self._held, self._uses, self._used, self._records),
-                    np.int32(self._call),
-                    reading.records,
-                    reading.pending,
-                    touched,
-                    self._counts,
-                )
-            )
-            if count == OUTSIDE:
-                raise IndexError(f"row {reading.rows[reading.pending[0]]} is outside the table's {files.files.rows}")
-            try:
-                files.check(touched)
-                if count == FAILED:
-                    files.fail(int(reading.pending[0]), "ends before its rows do, or cannot be read")
-            except EngramError:
-                self._held.fill(-1)  # of what was read from that file, nobody knows what is right
-                raise
+            self._call += 1
+            cache = self._places, self._slots, self._records
+            count = int(read(rows, places, waits, self._call, *cache, reading.records, pending, self._counts))
+            if count < 0 or not ON_LINUX:
+                self._check(count, rows, pending)
         return count
+
+    def _check(self, count: int, rows: NDArray[np.int64], pending: NDArray[np.int64]) -> None:
+        """Raises an error for what the kernel has found."""
+        if count == OUTSIDE:
+            raise IndexError(f"row {rows[pending[0]]} is outside the table's {self._files.files.rows}")
+        try:
+            self._files.check()
+            if count == FAILED:
+                self._files.fail(int(pending[0]), "ends before its rows do, or cannot be read")
+            assert count != CHANGED, "what has changed was found"
+        except EngramError:
+            self._slots[:, 0] = -1  # of what was read from that file, nobody knows what is right
+            raise

@@ -48,7 +48,7 @@ class TableFiles:
     def open(self) -> "OpenFiles":
         """Raises EngramError for a file that is gone, or not the one that it was."""
         _allow_files(len(self.parts))
-        opened = OpenFiles(self, np.full(len(self.parts), -1, np.int32))
+        opened = OpenFiles(self, np.full(len(self.parts), -1, np.int64))
         for number, part in enumerate(self.parts):
             if part is not None:
                 try:
@@ -57,19 +57,16 @@ class TableFiles:
                     raise EngramError(f"cannot open {part.path}: {e.strerror}") from e
                 if hasattr(os, "posix_fadvise"):
                     os.posix_fadvise(int(opened.descriptors[number]), 0, 0, os.POSIX_FADV_RANDOM)
-        opened.check(opened.descriptors >= 0)
+        opened.check()
         return opened
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class OpenFiles:
     files: TableFiles
-    descriptors: NDArray[np.int32]  # (parts,) -1 for rows of zeros
-    offsets: NDArray[np.int64] = field(init=False)  # (parts,) of the first row, bytes
+    descriptors: NDArray[np.int64]  # (parts,) -1 for rows of zeros
 
     def __post_init__(self) -> None:
-        offsets = [part.offset if part else 0 for part in self.files.parts]
-        object.__setattr__(self, "offsets", np.array(offsets, np.int64))
         weakref.finalize(self, _close, self.descriptors)
 
     def record(self, row: int) -> bytes | None:
@@ -82,19 +79,29 @@ class OpenFiles:
             return None
         offset = part.offset + (row - int(self.files.firsts[number])) * part.width
         found = os.pread(int(self.descriptors[number]), part.width, offset)
-        self.check(np.arange(len(self.descriptors)) == number)
+        self._check(number)
         if len(found) != part.width:
             self.fail(number, f"ends before row {row}")
         return found
 
-    def check(self, touched: NDArray[np.bool_]) -> None:
-        """Raises EngramError when one of the `touched` (parts,) files has changed since its table was opened.
+    def table(self) -> NDArray[np.int64]:
+        """(6, parts + 1) What compiled code takes of the files (`row_cache_kernel.read`)."""
+        found = np.zeros((6, len(self.files.parts) + 1), np.int64)
+        found[0], found[1, :-1] = self.files.firsts, self.descriptors
+        for number, (part, stamp) in enumerate(zip(self.files.parts, self.files.stamps, strict=True)):
+            if part is not None and stamp is not None:
+                found[2:, number] = part.offset, stamp[2], *divmod(stamp[3], 10**9)
+        return found
 
-        One that was only removed is still there.
-        """
-        for number in np.flatnonzero(touched).tolist():
-            if _stamp(os.fstat(int(self.descriptors[number]))) != self.files.stamps[number]:
-                raise _changed(self.files.parts[number])
+    def check(self) -> None:
+        """Raises EngramError when a file has changed since its table was opened; one that was only removed is still there."""
+        for number, part in enumerate(self.files.parts):
+            if part is not None:
+                self._check(number)
+
+    def _check(self, number: int) -> None:
+        if _stamp(os.fstat(int(self.descriptors[number]))) != self.files.stamps[number]:
+            raise _changed(self.files.parts[number])
 
     def fail(self, number: int, what: str) -> NoReturn:
         """Raises EngramError for a file."""
@@ -114,7 +121,7 @@ def _stamp(found: os.stat_result) -> Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _close(descriptors: NDArray[np.int32]) -> None:
+def _close(descriptors: NDArray[np.int64]) -> None:
     for descriptor in descriptors[descriptors >= 0].tolist():
         os.close(descriptor)
 
