@@ -113,5 +113,7 @@ def draw(path: Path, turns: "Mapping[str, Sequence[Turn]]") -> None:
         axes.step(steps, shares, where="post", label=way, color=colour)
     label(axes, "Time of a decoding step", "ms", "% of steps that took at most so long")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.legend(frameon=False)
     save(figure, path)
