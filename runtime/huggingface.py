@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from hashing.base.errors import EngramError
 from hashing.base.json_object import read_json
 from hashing.hasher import Hasher
+from hashing.spec import HashSpec
 from runtime.placement.disk import CACHE_BYTES
 from runtime.placement.placement import Placement, PlacementName, check_placement, place
 from runtime.placement.row_source import RowSource
-from runtime.vectors import Vectors
+from runtime.vectors import LayerRows, Vectors
 from table.checkpoints.family import read_checkpoint
 from table.checkpoints.published import Checkpoint
 from table.store.parted_table import PartedTable
@@ -37,6 +38,8 @@ MAX_CONFIG_BYTES = 1 << 24
 MODELING = "transformers.models.qwen4_exp.modeling_qwen4_exp"
 EMBEDDING = "Qwen4ExpTextNGramEmbedding"  # keeps the last ids, hashes, and asks `ngram_embedding` for rows
 TEXT_MODEL = "Qwen4ExpTextModel"
+MEMORY = "Qwen4ExpTextPLELayer"  # projects the rows to a value and to a key for each stream, gates and convolves
+LEAST_SCORE = 1e-6  # in absolute value, below which its signed root takes it for
 TABLE_KEYS = r"ngram_embedding\."
 IDS_STATE = 2  # of a layer's states in the library's cache: the last token ids
 
@@ -44,9 +47,10 @@ IDS_STATE = 2  # of a layer's states in the library's cache: the last token ids
 class Rows(nn.Module):
     """Stands in for the embedding of a layer: row numbers (B, T, columns) in, vectors (B, T, columns, head_dim) out."""
 
-    def __init__(self, layer: int, placement: Placement, dtype: torch.dtype) -> None:
+    def __init__(self, layer: int, spec: HashSpec, table: RowSource, placement: Placement, dtype: torch.dtype) -> None:
         super().__init__()
-        self.layer, self.placement, self.dtype = layer, placement, dtype
+        self.layer, self.spec, self.table, self.placement, self.dtype = layer, spec, table, placement, dtype
+        self.last: tuple[LayerRows, Vectors] | None = None  # what the last step read
         self.weight = SimpleNamespace(device=torch.device("cpu"))  # where the library is to bring row numbers
         self._asked: tuple[np.ndarray, Vectors] | None = None
 
@@ -61,7 +65,7 @@ class Rows(nn.Module):
         assert self._asked is not None
         vectors = self._asked[1](self.layer)
         assert vectors is not None
-        self._asked = None
+        self.last, self._asked = ({self.layer: numbers}, lambda _: vectors), None
         return vectors.view(*rows.shape, -1).to(self.dtype)
 
 
@@ -86,21 +90,64 @@ def load(
     _check_family(folder)
     modeling, auto = _library(), import_module("transformers")
     checkpoint = read_checkpoint(folder).check()
-    placement = place(_tables(checkpoint, store), rows, torch.device("cpu"), cache_bytes)
+    tables = _tables(checkpoint, store)
+    placement = place(tables, rows, torch.device("cpu"), cache_bytes)
     with _without_table(modeling):
         model = auto.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
     for module in model.modules():
         if type(module).__name__ == EMBEDDING:
-            module.ngram_embedding = Rows(module.layer_idx, placement, model.dtype)
+            layer = module.layer_idx
+            module.ngram_embedding = Rows(layer, checkpoint.spec, tables[layer], placement, model.dtype)
         if type(module).__name__ == TEXT_MODEL:
             module.layers[0].register_forward_pre_hook(ReadAhead(module, Hasher(checkpoint.spec)), with_kwargs=True)
     return model
 
 
-def placement_of(model: Any) -> Placement:
-    """Where the rows of a model that `load` gave come from."""
-    found = (module.placement for module in model.modules() if isinstance(module, Rows))
-    return next(found)
+def rows_of(model: Any) -> list[Rows]:
+    """What stands in for the embeddings of a model that `load` gave, layer by layer."""
+    return [module for module in model.modules() if isinstance(module, Rows)]
+
+
+@contextmanager
+def watching_gates(model: Any) -> Iterator[dict[int, Tensor]]:
+    """Layer → gates (B, T, M) of the last step within the block, from 0 to 1: the rule of the library's `MEMORY.forward`."""
+    gates: dict[int, Tensor] = {}
+    seen: dict[tuple[int, str], Tensor] = {}
+    hooks = []
+
+    def see(layer: int, name: str, memory: Any) -> Any:
+        def hook(_: nn.Module, __: Any, normalised: Tensor) -> None:
+            seen[layer, name] = normalised.unflatten(-1, (memory.hc_count, memory.hidden_size))  # type: ignore[no-untyped-call]
+            if name == "query":
+                score = (seen[layer, "key"] * seen[layer, "query"]).sum(-1) / memory.hidden_size**0.5
+                gates[layer] = (score.abs().clamp_min(LEAST_SCORE).sqrt() * score.sign()).sigmoid()
+
+        return hook
+
+    for memory in _memories(model):
+        for name in ("key", "query"):  # in this order the library computes them
+            module = getattr(memory, f"norm_{name}")
+            hooks.append(module.register_forward_hook(see(memory.layer_idx, name, memory)))
+    try:
+        yield gates
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def suppressed(model: Any) -> Iterator[None]:
+    """Within the block the memory adds nothing."""
+    hooks = [memory.register_forward_hook(lambda _, __, added: added * 0) for memory in _memories(model)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _memories(model: Any) -> list[Any]:
+    return [module for module in model.modules() if type(module).__name__ == MEMORY]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +159,10 @@ class ReadAhead:
 
     def __call__(self, _: nn.Module, __: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         ids, cache = named["ple_input_ids"].cpu().numpy(), named.get("cache", named.get("past_key_values"))
-        for module in self.model.modules():
-            if isinstance(rows := getattr(module, "ngram_embedding", None), Rows):
-                state = cache.get_conv_state(rows.layer, state_idx=IDS_STATE) if cache is not None else None
-                history = None if state is None else state.cpu().numpy().astype(np.int64)
-                rows.ask(self.hasher.rows(rows.layer, ids, history))
+        for rows in rows_of(self.model):
+            state = cache.get_conv_state(rows.layer, state_idx=IDS_STATE) if cache is not None else None
+            history = None if state is None else state.cpu().numpy().astype(np.int64)
+            rows.ask(self.hasher.rows(rows.layer, ids, history))
 
 
 def _check_family(folder: Path) -> None:

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from fastapi.testclient import TestClient
 
+from runtime.decoder import Decoded
 from runtime.run import Run
+from runtime.serve.completion import Completion
 from runtime.serve.library_generator import LibraryGenerator
 from runtime.serve.sampler import Sampling
 from runtime.serve.server import build_app
@@ -54,6 +57,12 @@ def greedy(own: Any, prompt: list[int], tokens: int) -> list[int]:
     return [token for token in found.tolist() if token != own.generation_config.eos_token_id]
 
 
+def told(generator: LibraryGenerator, ids: list[int]) -> str:
+    """The text of token ids, without the beginning of a character that never ends."""
+    text: str = generator.tokenizer.decode(ids, skip_special_tokens=False)
+    return text.rstrip("\ufffd")
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_greedy_text_is_the_library_s(generator: LibraryGenerator, own: Any, text: str) -> None:
     prompt = generator.encode(text)
@@ -63,7 +72,24 @@ def test_greedy_text_is_the_library_s(generator: LibraryGenerator, own: Any, tex
 def test_the_command(folder: Path, own: Any, generator: LibraryGenerator) -> None:
     made = document("generate", TEXTS[0], "--max-tokens", 12, "--model", folder, "--cache", "1MiB")
     ids = greedy(own, generator.encode(TEXTS[0]), 12)
-    assert (made["text"], made["placement"]) == (generator.tokenizer.decode(ids, skip_special_tokens=False), "disk")
+    assert (made["text"], made["placement"]) == (told(generator, ids), "disk")
+
+
+def test_the_shadow_check(generator: LibraryGenerator) -> None:
+    """In every step of several texts; and rows of another place are found."""
+    engine, shadow = generator.engine(), generator.shadow(1)
+    assert shadow is not None
+    engine.decoder.watch = shadow
+    for text in TEXTS:
+        engine.add(Completion.of(generator.encode(text), Sampling(max_tokens=6), engine.tokenizer))
+    while not engine.is_idle:
+        engine.step()
+    assert shadow.checked > 300
+    assert shadow.mismatches == 0
+    spec, wrong = shadow.spec, np.zeros((1, 2, shadow.spec.columns), np.int64)
+    (layer,) = spec.layers
+    shadow([(Decoded([5]), [6, 7])], {layer: wrong}, lambda _: None)
+    assert shadow.mismatches == 2
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +104,7 @@ def test_completions_together(client: TestClient, generator: LibraryGenerator, o
     for text, choice in zip(TEXTS, choices, strict=True):
         prompt = generator.encode(text)
         ids = greedy(own, prompt, 10)
-        assert choice["text"] == generator.tokenizer.decode(ids, skip_special_tokens=False)
+        assert choice["text"] == told(generator, ids)
         with torch.no_grad():
             logits = own(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
         expected = [float(logits[len(prompt) - 1 + number, token]) for number, token in enumerate(ids)]
@@ -91,7 +117,7 @@ def test_chat_has_the_template_s_prompt(client: TestClient, generator: LibraryGe
     answer = client.post("/v1/chat/completions", json=body).json()
     text = "<system>Be brief.\n<user>def\n<assistant>"
     prompt = generator.tokenizer.encode(text, add_special_tokens=False).ids
-    expected = generator.tokenizer.decode(greedy(own, prompt, 8), skip_special_tokens=False)
+    expected = told(generator, greedy(own, prompt, 8))
     assert answer["object"] == "chat.completion"
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": expected, "refusal": None}
     assert answer["usage"]["prompt_tokens"] == len(prompt)
@@ -172,3 +198,32 @@ def test_without_the_library(folder: Path) -> None:
     assert "need transformers 5.23 or newer" in done.stderr
     assert "hint: pip install 'engram-tables[huggingface]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_text_s_gates_and_losses(folder: Path, own: Any, generator: LibraryGenerator) -> None:
+    """Gates are what the library multiplies its values by; losses are those of its logits, and without the memory's output."""
+    view = document("inspect", "text", TEXTS[0], "--model", folder)
+    ids = [7, *generator.tokenizer.encode(TEXTS[0], add_special_tokens=False).ids]
+    seen: dict[str, torch.Tensor] = {}
+    (memory,) = (module for module in own.modules() if type(module).__name__ == "Qwen4ExpTextPLELayer")
+    hooks = [
+        memory.value_proj.register_forward_hook(lambda _, __, out: seen.update(value=out)),
+        memory.norm_conv.register_forward_hook(lambda _, given, __: seen.update(gated=given[0])),
+    ]
+    with torch.no_grad():
+        logits = own(torch.tensor([ids])).logits[0].log_softmax(-1)
+        gates = torch.tensor(view["gates"][str(memory.layer_idx)])
+        gated = seen["gated"][0, 1:].unflatten(-1, (memory.hc_count, memory.hidden_size))
+        torch.testing.assert_close(gates[:, :, None] * seen["value"][0, 1:, None], gated, rtol=1e-4, atol=1e-5)
+        hooks.append(memory.register_forward_hook(lambda _, __, out: torch.zeros_like(out)))
+        without = own(torch.tensor([ids])).logits[0].log_softmax(-1)
+    for hook in hooks:
+        hook.remove()
+    for key, likelihoods in (("loss_nats", logits), ("suppressed_nats", without)):
+        expected = [-float(likelihoods[place, token]) for place, token in enumerate(ids[1:])]
+        assert view[key][0] is None
+        assert view[key][1:] == pytest.approx(expected[1:], abs=1e-4)
+    assert view["difference_nats"] != 0
+    told = engram("inspect", "text", TEXTS[0], "--model", folder)
+    assert told.returncode == 0, told.stderr
+    refused(engram("inspect", "text", "x", "--model", folder, "--html", "x.html"), 2, "--model and --html are both given")

@@ -51,3 +51,18 @@ def test_rows_on_disk_are_asked_for_before_the_layer_needs_them(store: TableStor
     while cold.resident_bytes() <= before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert cold.resident_bytes() > before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="copies on a stream of their own are for a GPU")
+@pytest.mark.parametrize("name", ["device", "host", "disk", "mapped"])
+@pytest.mark.parametrize("positions", [1, FEW_ROWS])
+def test_vectors_on_a_gpu(store: TableStore, name: PlacementName, positions: int) -> None:
+    device, random = torch.device("cuda"), np.random.default_rng(positions)
+    placement = place({1: store.table(1)}, name, device)
+    for _ in range(20):  # memory that is used again must not be written before it was read
+        rows = random.integers(0, sum(PRIMES), (2, positions, 4))
+        busy = torch.randn(512, 512, device=device) @ torch.randn(512, 512, device=device)
+        vectors = placement.fetch({1: rows})(1)
+        assert vectors is not None
+        doubled = vectors * 2 + 0 * busy.sum()
+        assert np.array_equal(doubled.cpu().numpy(), 2 * store.layer(1)[rows].reshape(2, positions, 256))

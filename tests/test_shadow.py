@@ -23,7 +23,7 @@ def shadowed(trained_run: Run, generator: RunGenerator, every: int = 1) -> tuple
     trained = TrainedRun.load(trained_run, torch.device("cpu"))
     assert trained.store is not None
     engine = generator.engine(Limits(step_tokens=50, running=5))
-    shadow = Shadow(trained.vocab, trained.store.spec, trained.tables, every)
+    shadow = Shadow(trained.vocab.canonical, trained.store.spec, trained.tables, every)
     engine.decoder.watch = shadow
     return engine, shadow
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, BestCheckpoint, Force, Json, RunDir, checked_text
+from engram_cli.options import DEFAULT_RUN, BestCheckpoint, Force, Json, ModelFolder, ModelStore, RunDir, checked_text
 
 if TYPE_CHECKING:
+    from runtime.inspect.text import TextView
     from runtime.run import Run
     from runtime.trained_run import TrainedRun
 
@@ -20,6 +21,8 @@ def text(
         typer.Option("--html", help="Also write a page of it, with its rows, into one file that needs nothing else."),
     ] = None,
     best: BestCheckpoint = False,
+    model: ModelFolder = None,
+    store: ModelStore = None,
     run: RunDir = DEFAULT_RUN,
     force: Force = False,
     json: Json = False,
@@ -34,6 +37,8 @@ def text(
     Example: engram inspect text "def __init__(self, name):"
 
     Example: engram inspect text --file notes.txt --html notes.html
+
+    Example: engram inspect text "The capital of France" --model Qwen3.8-Flash-Next
     """
     from engram_cli.inspect.strip import print_text
     from engram_cli.output import print_json
@@ -44,17 +49,31 @@ def text(
     from runtime.trained_run import TrainedRun
 
     shown, source = _given(text, file), Run(run)
-    source.require_memory()
-    if html:
-        refuse_overwrite(html, force)
-    trained = TrainedRun.load(source, default_device(), best)
-    view = view_text(trained, shown)
-    if html:
-        _write_page(html, source, trained, shown)
+    if model is not None:
+        view = _of_library(model, store, shown, {"--html": html is not None, "--best": best, "--run": run != DEFAULT_RUN})
+    else:
+        source.require_memory()
+        if html:
+            refuse_overwrite(html, force)
+        trained = TrainedRun.load(source, default_device(), best)
+        view = view_text(trained, shown)
+        if html:
+            _write_page(html, source, trained, shown)
     if json:
         print_json(view.to_json())
     else:
         print_text(view)
+
+
+def _of_library(model: Path, store: Path | None, text: str, others: dict[str, bool]) -> "TextView":
+    """Raises UsageError for `others`, options that are for a trained run, and EngramError as the library's loader does."""
+    from hashing.base.errors import UsageError
+    from runtime.inspect.library_text import view_library_text
+
+    for option, is_given in others.items():
+        if is_given:
+            raise UsageError(f"--model and {option} are both given, but {option} is for a run", hint="leave one of them out")
+    return view_library_text(model, store, text)
 
 
 def _write_page(path: Path, run: "Run", trained: "TrainedRun", text: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from runtime.decoder import Decoded, Decoder, Piece
+from runtime.huggingface import rows_of
 from runtime.page_pool import PagePool
 
 
@@ -23,6 +24,7 @@ class LibraryDecoder(Decoder):
         self.model, self.lookup, self.most_pages, self.watch = model, None, most_pages, None
         self.pool = PagePool()
         self._caches: WeakKeyDictionary[Decoded, Any] = WeakKeyDictionary()
+        self._read = rows_of(model)
         self._body, self._head = model.get_decoder(), model.get_output_embeddings()
         named = inspect.signature(type(self._body).forward).parameters
         self._cache_name = "cache" if "cache" in named else "past_key_values"  # its name before transformers 5.24
@@ -35,6 +37,9 @@ class LibraryDecoder(Decoder):
             given = {self._cache_name: self._caches[sequence]} if sequence in self._caches else {}
             output = self._body(input_ids=torch.tensor([list(ids)], device=self._body.device), use_cache=True, **given)
             self._caches[sequence] = output[self._cache_name]
+            for rows in self._read if self.watch else ():
+                if self.watch and rows.last:
+                    self.watch([(sequence, ids)], *rows.last)
             sequence.token_ids += ids
             found.append(output.last_hidden_state[0])
         return torch.cat(found)

@@ -9,12 +9,13 @@ from tokenizers import Tokenizer
 
 from hashing.base.errors import EngramError
 from runtime.decoder import Decoded, Decoder
-from runtime.huggingface import load, placement_of
+from runtime.huggingface import load, rows_of
 from runtime.model.pages import PAGE
 from runtime.placement.disk import CACHE_BYTES
 from runtime.placement.placement import PlacementName
 from runtime.serve.generator import Generator, NoTemplateError
 from runtime.serve.library_decoder import LibraryDecoder
+from runtime.serve.shadow import Shadow
 from runtime.serve.threads import choose_threads
 
 
@@ -26,8 +27,9 @@ class LibraryGenerator(Generator):
         ends = model.generation_config.eos_token_id
         end_ids = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
         size = int(model.get_output_embeddings().weight.shape[0])
-        super().__init__(Tokenizer.from_file(str(path)), end_ids, size, placement_of(model))
-        self.folder, self.model, self._templates = folder, model, _templates(folder)
+        self._rows = rows_of(model)
+        super().__init__(Tokenizer.from_file(str(path)), end_ids, size, self._rows[0].placement)
+        self.model, self._templates = model, _templates(folder)
 
     @classmethod
     def load(
@@ -45,6 +47,10 @@ class LibraryGenerator(Generator):
 
     def encode(self, prompt: str) -> list[int]:
         return list(self.tokenizer.encode(prompt).ids) or sorted(self.end_ids)[:1] or [0]
+
+    def shadow(self, every: int) -> Shadow | None:
+        """The family's rule takes token ids as they are."""
+        return Shadow(lambda ids: ids, self._rows[0].spec, {rows.layer: rows.table for rows in self._rows}, every)
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         if self._templates is None:

@@ -53,4 +53,4 @@ class RunGenerator(Generator):
     def shadow(self, every: int) -> Shadow | None:
         if self.lookup is None:
             return None
-        return Shadow(self.trained.vocab, self.lookup.addressing.spec, self.trained.tables, every)
+        return Shadow(self.trained.vocab.canonical, self.lookup.addressing.spec, self.trained.tables, every)

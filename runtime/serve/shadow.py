@@ -6,17 +6,16 @@ was carried on, and their records are read again from the files, one by one.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from hashing import reference
 from hashing.spec import HashSpec
-from hashing.vocab import CanonicalVocab
 from runtime.decoder import Decoded, Piece
+from runtime.placement.row_source import RowSource
 from runtime.vectors import LayerRows, Vectors
-from table.store.gather import Table
 from table.store.table_files import OpenFiles
 
 log = logging.getLogger(__name__)
@@ -24,9 +23,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Shadow:
-    vocab: CanonicalVocab
+    canonical: Callable[[np.ndarray], np.ndarray]  # token ids (T,) to those that are addressed
     spec: HashSpec
-    tables: Mapping[int, Table]  # as they lie in the store
+    tables: Mapping[int, RowSource]  # as they lie in files
     every: int  # steps
     files: Mapping[int, OpenFiles] = field(init=False)
     steps: int = 0
@@ -64,5 +63,5 @@ class Shadow:
         """(tokens, columns) Rows of the token ids that follow the sequence, from as much before them as the rule can reach."""
         first = max(0, sequence.length - self.spec.max_order + 1)
         token_ids = [*sequence.token_ids[first:], *ids]
-        canonical = self.vocab.canonical(np.array(token_ids, np.int64)).tolist()
+        canonical = self.canonical(np.array(token_ids, np.int64)).tolist()
         return np.array(reference.rows(self.spec, layer, canonical)[sequence.length - first :], np.int64)

@@ -94,6 +94,29 @@ def _place(slots, row):  # type: ignore[no-untyped-def]
 
 
 @njit(forceinline=True)
+def _look_ahead(rows, total, slots, records, places):  # type: ignore[no-untyped-def]
+    """Sets `places` (N,) to where rows are held, and asks for those lines of memory; OUTSIDE for a row beyond `total`, whose
+    number `places[0]` is then.
+    """
+    sets, width = slots.shape[0], records.shape[1]
+    for i in range(len(rows)):
+        if rows[i] < 0 or rows[i] >= total:
+            places[0] = i
+            return OUTSIDE
+        address = slots[_set_of(rows[i], sets)].ctypes.data
+        prefetch(address)
+        prefetch(address + LINE_BYTES)
+    for i in range(len(rows)):
+        places[i] = _place(slots, rows[i])
+        if places[i] >= 0:
+            address = records[places[i]].ctypes.data
+            for byte in range(0, width, LINE_BYTES):
+                prefetch(address + byte)
+            prefetch(address + width - 1)
+    return 0
+
+
+@njit(forceinline=True)
 def _oldest(used):  # type: ignore[no-untyped-def]
     """The way of a set that was used longest ago."""
     oldest = 0
@@ -118,21 +141,8 @@ def read(rows, places, waits, call, files, slots, records, out, pending, counts)
     total, base = files[FIRST, -1], out.ctypes.data
     size, many = len(places) if len(places) > 0 else len(rows), len(places) > 0
     vector, stat = np.empty(2, np.int64), np.empty(32, np.int64)
-    for i in range(size):
-        row = rows[places[i] if many else i]
-        if row < 0 or row >= total:
-            pending[0] = places[i] if many else i
-            return OUTSIDE
-        address = slots[_set_of(row, sets)].ctypes.data
-        prefetch(address)
-        prefetch(address + LINE_BYTES)
-    for i in range(0 if many else size):  # places that wait for the drive need no haste
-        pending[i] = _place(slots, rows[i])
-        if pending[i] >= 0:
-            address = records[pending[i]].ctypes.data
-            for byte in range(0, width, LINE_BYTES):
-                prefetch(address + byte)
-            prefetch(address + width - 1)
+    if not many and _look_ahead(rows, total, slots, records, pending) == OUTSIDE:
+        return OUTSIDE
     for i in range(size):
         place = places[i] if many else i
         row = rows[place]

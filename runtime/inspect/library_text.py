@@ -1,0 +1,49 @@
+"""A text as the memory of a `transformers` model sees it: gates, and the loss with the memory and without.
+
+The text follows an end-of-text token and is read in one piece, as the library reads it.
+"""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from hashing.base.errors import EngramError, UsageError
+from runtime.huggingface import load, suppressed, watching_gates
+from runtime.inspect.text import TextView
+
+MOST_TOKENS = 4096  # whose logits are all in memory
+
+
+@torch.inference_mode()
+def view_library_text(folder: Path, store: Path | None, text: str) -> TextView:
+    """Raises UsageError for a text without tokens or with more than MOST_TOKENS, and EngramError as `load` does."""
+    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+        raise EngramError(f"{folder} has no tokenizer.json", hint="copy it from where the checkpoint was published")
+    model = load(folder, "mapped", store)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    if not 0 < len(ids) <= MOST_TOKENS:
+        raise UsageError(f"the text has {len(ids):,} tokens, expected 1 to {MOST_TOKENS:,}", hint="name a part of it")
+    ends = model.generation_config.eos_token_id
+    inputs = torch.tensor([[ends[0] if isinstance(ends, list) else ends or 0, *ids]], device=model.device)
+    with watching_gates(model) as gates:
+        own = _losses(model(inputs, use_cache=False).logits, inputs)
+    with suppressed(model):
+        without = _losses(model(inputs, use_cache=False).logits, inputs)
+    return TextView(
+        tokens=tuple(tokenizer.decode([token], skip_special_tokens=False) for token in ids),
+        token_ids=tuple(ids),
+        loss_nats=(None, *own[1:]),
+        suppressed_nats=(None, *without[1:]),
+        gates={layer: tuple(map(tuple, gate[0, 1:].float().cpu().tolist())) for layer, gate in gates.items()},
+        window_tokens=inputs.shape[1],
+    )
+
+
+def _losses(logits: Tensor, inputs: Tensor) -> list[float]:
+    """Nats of every token (1, T) but the first, after logits (1, T, vocabulary)."""
+    likelihoods = logits[0, :-1].float().log_softmax(-1)
+    losses: list[float] = (-likelihoods.gather(-1, inputs[0, 1:, None])[:, 0]).tolist()
+    return losses
