@@ -338,3 +338,25 @@ def test_counts_of_another_vocabulary_keep_nobody_from_completing(counted_run: R
             assert f"counted with vocabulary {'0' * 16}" in refusal.json()["error"]["message"]
         body = {"model": "run", "prompt": "def ", "max_tokens": 2}
         assert client.post("/v1/completions", json=body).status_code == 200
+
+
+READ_STREAM = """async () => {
+    const body = {model: "run", prompt: "def ", max_tokens: 40, temperature: 0, stream: true}
+    const headers = {"Content-Type": "application/json"}
+    const answer = await fetch("/v1/completions", {method: "POST", headers, body: JSON.stringify(body)})
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
+    let read = "", pieces = 0
+    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) { read += piece.value; pieces += 1 }
+    const events = read.split("\\n\\n").filter(line => line.startsWith("data: {")).map(line => JSON.parse(line.slice(6)))
+    return [events.map(event => event.choices[0].text).join(""), pieces]
+}"""
+
+
+def test_a_browser_reads_a_stream(chromium: Browser, address: str) -> None:
+    body = {"model": "run", "prompt": "def ", "max_tokens": 40, "temperature": 0}
+    whole = httpx.post(f"{address}/v1/completions", json=body, timeout=30).json()["choices"][0]["text"]
+    with chromium.tab(address) as tab:
+        tab.page.wait_for_selector("[data-token]")
+        text, pieces = tab.page.evaluate(READ_STREAM)
+    assert text == whole
+    assert pieces > 1

@@ -37,7 +37,7 @@ from runtime.serve.service import BusyError, Service
 from runtime.serve.text_cutter import TextCutter
 
 ENCODE = json.JSONEncoder(ensure_ascii=False).encode
-SENT_EVERY_SEC = 0.004  # at most, so that many streams of a small model do not cost more than the model
+SENT_EVERY_SEC = 0.01  # at most: to write a token of each of many streams costs more than to compute it with a small model
 MAX_CONTEXT = 4096  # tokens of prompt and completion together
 LONGEST_PROMPT = 16 * MAX_CONTEXT  # characters: a longer text is not made into tokens to find that they are too many
 MOST_BODY_BYTES = 4 << 20
