@@ -16,8 +16,8 @@ from torch import Tensor
 from hashing.base.errors import UsageError
 from hashing.spec import HashSpec
 from runtime.model.points import Watch
+from runtime.placement.row_source import RowSource
 from runtime.vectors import Vectors
-from table.store.gather import Table
 
 Ablation = Callable[[Vectors], Vectors | None]
 """Gives what the model gets in place of the vectors; None suppresses the memory."""
@@ -116,7 +116,7 @@ def named_ablation(name: str, spec: HashSpec) -> Ablation:
     return ablations[name]
 
 
-def mean_rows(tables: Mapping[int, Table], spec: HashSpec) -> dict[int, NDArray[np.float32]]:
+def mean_rows(tables: Mapping[int, RowSource], spec: HashSpec) -> dict[int, NDArray[np.float32]]:
     """Per layer (E,): for each column the mean over the rows of its head, side by side as in a position's vectors.
 
     Rows are read a few thousand at a time. Of a layer of more than MEAN_ROWS rows the first of each head are taken; hashing
@@ -125,7 +125,7 @@ def mean_rows(tables: Mapping[int, Table], spec: HashSpec) -> dict[int, NDArray[
     return {layer: np.concatenate(_head_means(table, spec, layer)) for layer, table in tables.items()}
 
 
-def _head_means(table: Table, spec: HashSpec, layer: int) -> list[NDArray[np.float32]]:
+def _head_means(table: RowSource, spec: HashSpec, layer: int) -> list[NDArray[np.float32]]:
     means = []
     for first, rows in zip(spec.offsets(layer), spec.moduli(layer), strict=True):
         taken = rows if spec.rows(layer) <= MEAN_ROWS else min(rows, MEAN_ROWS // spec.columns)

@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from hashing.base.errors import EngramError
 from hashing.base.json_object import read_json
 from hashing.hasher import Hasher
 from hashing.spec import HashSpec
+from runtime.ablation import Ablation
 from runtime.placement.disk import CACHE_BYTES
 from runtime.placement.placement import Placement, PlacementName, check_placement, place
 from runtime.placement.row_source import RowSource
@@ -50,6 +52,7 @@ class Rows(nn.Module):
     def __init__(self, layer: int, spec: HashSpec, table: RowSource, placement: Placement, dtype: torch.dtype) -> None:
         super().__init__()
         self.layer, self.spec, self.table, self.placement, self.dtype = layer, spec, table, placement, dtype
+        self.ablation: Ablation | None = None
         self.last: tuple[LayerRows, Vectors] | None = None  # what the last step read
         self.weight = SimpleNamespace(device=torch.device("cpu"))  # where the library is to bring row numbers
         self._asked: tuple[np.ndarray, Vectors] | None = None
@@ -66,6 +69,10 @@ class Rows(nn.Module):
         vectors = self._asked[1](self.layer)
         assert vectors is not None
         self.last, self._asked = ({self.layer: numbers}, lambda _: vectors), None
+        if self.ablation:
+            changed = self.ablation(lambda _: vectors)
+            other = None if changed is None else changed(self.layer)
+            vectors = torch.zeros_like(vectors) if other is None else other
         return vectors.view(*rows.shape, -1).to(self.dtype)
 
 
@@ -103,6 +110,20 @@ def load(
     return model
 
 
+def tokenizer_of(folder: Path) -> Tokenizer:
+    """Raises EngramError for a checkpoint's folder that has none; what is no folder is told by whoever reads it."""
+    path = folder / "tokenizer.json"
+    if folder.is_dir() and not path.is_file():
+        raise EngramError(f"{folder} has no tokenizer.json", hint="copy it from where the checkpoint was published")
+    return Tokenizer.from_file(str(path))
+
+
+def ends_of(model: Any) -> list[int]:
+    """The tokens that end a text, the first of which one begins after; 0 where the model names none."""
+    ends = model.generation_config.eos_token_id
+    return ends if isinstance(ends, list) else [ends or 0]
+
+
 def rows_of(model: Any) -> list[Rows]:
     """What stands in for the embeddings of a model that `load` gave, layer by layer."""
     return [module for module in model.modules() if isinstance(module, Rows)]
@@ -136,14 +157,15 @@ def watching_gates(model: Any) -> Iterator[dict[int, Tensor]]:
 
 
 @contextmanager
-def suppressed(model: Any) -> Iterator[None]:
-    """Within the block the memory adds nothing."""
-    hooks = [memory.register_forward_hook(lambda _, __, added: added * 0) for memory in _memories(model)]
+def ablated(model: Any, ablation: Ablation) -> Iterator[None]:
+    """Within the block the memory reads other vectors; it has no biases, so zeros suppress it."""
+    for rows in rows_of(model):
+        rows.ablation = ablation
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for rows in rows_of(model):
+            rows.ablation = None
 
 
 def _memories(model: Any) -> list[Any]:

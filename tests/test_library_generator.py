@@ -227,3 +227,40 @@ def test_a_text_s_gates_and_losses(folder: Path, own: Any, generator: LibraryGen
     told = engram("inspect", "text", TEXTS[0], "--model", folder)
     assert told.returncode == 0, told.stderr
     refused(engram("inspect", "text", "x", "--model", folder, "--html", "x.html"), 2, "--model and --html are both given")
+
+
+def test_ablations(folder: Path, own: Any, generator: LibraryGenerator, tmp_path: Path) -> None:
+    """As the library computes them with the memory's output, or some columns of what it reads, at zero."""
+    (tmp_path / "text.txt").write_text(TEXTS[0])
+    found = document(
+        "probe", "ablate", "--model", folder, "--corpus", tmp_path / "text.txt", "--only", "suppressed", "--only", "order"
+    )
+    ids = generator.tokenizer.encode(TEXTS[0], add_special_tokens=False).ids
+    inputs, targets = torch.tensor([[7, *ids[:-1]]]), torch.tensor(ids)
+    (memory,) = (module for module in own.modules() if type(module).__name__ == "Qwen4ExpTextPLELayer")
+
+    def nats() -> float:
+        with torch.no_grad():
+            return float(torch.nn.functional.cross_entropy(own(inputs).logits[0], targets))
+
+    assert found["nats"] == pytest.approx(nats(), abs=1e-4)
+    differences = {each["name"]: each["nats"] for each in found["ablations"]}
+    assert list(differences) == ["suppressed", "order:2", "order:3"]
+    hook = memory.register_forward_hook(lambda _, __, out: torch.zeros_like(out))
+    assert differences["suppressed"] == pytest.approx(nats(), abs=1e-4)
+    hook.remove()
+
+    def without_bigrams(_: Any, __: Any, out: torch.Tensor) -> torch.Tensor:
+        out = out.clone()
+        out[..., : out.shape[-1] // 2] = 0  # heads of 2-grams come first, as many as of 3-grams
+        return out
+
+    hook = memory.ple_embedding.register_forward_hook(without_bigrams)
+    assert differences["order:2"] == pytest.approx(nats(), abs=1e-4)
+    hook.remove()
+    told = engram("probe", "ablate", "--model", folder, "--corpus", tmp_path / "text.txt", "--only", "mean-row")
+    assert "mean-row" in told.stdout, told.stderr
+    refused(engram("probe", "ablate", "--model", folder), 2, "a --model has no corpus of its own")
+    refused(
+        engram("probe", "ablate", "--model", folder, "--corpus", tmp_path, "--only", "conv"), 2, "there is no ablation 'conv'"
+    )

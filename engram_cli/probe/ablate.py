@@ -1,10 +1,11 @@
 """`engram probe ablate`: what each part of the memory is worth, and on which tokens."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram_cli.options import DEFAULT_RUN, Force, Json, RunDir
+from engram_cli.options import DEFAULT_RUN, Force, Json, ModelFolder, ModelStore, RunDir
 from engram_cli.probe.options import TOKENS, Budget, CorpusFiles, PlotFile
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def ablate(
     corpus: CorpusFiles = None,
     tokens: Budget = TOKENS,
     plot: PlotFile = None,
+    model: ModelFolder = None,
+    store: ModelStore = None,
     run: RunDir = DEFAULT_RUN,
     force: Force = False,
     json: Json = False,
@@ -43,17 +46,15 @@ def ablate(
     Example: engram probe ablate
 
     Example: engram probe ablate --only order --only suppressed --corpus notes.txt --plot ablations.png
+
+    Example: engram probe ablate --model Qwen3.8-Flash-Next --corpus notes.txt
     """
     from engram_cli.output import note, print_json
-    from engram_cli.probe.options import Probed, check_plot, of_text
-    from runtime.inspect.probes.ablations import ablated_variants, probe_ablations
+    from engram_cli.probe.options import check_plot, of_text
 
     check_plot(plot, force)
-    probed = Probed.load(run, corpus, tokens)
-    variants = ablated_variants(probed.trained, only or [])
-    frequency = probed.frequency()
-    with probed.progress() as advance:
-        view = probe_ablations(probed.trained, probed.windows, frequency, variants, advance)
+    named = corpus, tokens, only or []
+    view = _of_run(run, *named) if model is None else _of_library(model, store, *named)
     if plot:
         from engram_cli.probe.plots import plot_ablations
 
@@ -64,6 +65,32 @@ def ablate(
     _print(view, of_text(view.whole.tokens, view.whole.documents, corpus))
     if plot:
         note(f"drawn: {plot}")
+
+
+def _of_run(run: Path, corpus: list[Path] | None, tokens: int, only: list[str]) -> "AblationView":
+    from engram_cli.probe.options import Probed
+    from runtime.inspect.probes.ablations import ablated_variants, probe_ablations
+
+    probed = Probed.load(run, corpus, tokens)
+    variants = ablated_variants(probed.trained, only)
+    frequency = probed.frequency()
+    with probed.progress() as advance:
+        return probe_ablations(probed.trained, probed.windows, frequency, variants, advance)
+
+
+def _of_library(model: Path, store: Path | None, corpus: list[Path] | None, tokens: int, only: list[str]) -> "AblationView":
+    """Raises UsageError where no text is named."""
+    from engram_cli.output import progress
+    from hashing.base.errors import UsageError
+    from runtime.inspect.probes.library_ablations import probe_library_ablations
+
+    if not corpus:
+        raise UsageError("a --model has no corpus of its own", hint="--corpus names text to look at")
+    with progress("batches") as bar:
+        task = bar.add_task("reading")
+        return probe_library_ablations(
+            model, store, corpus, tokens, only, lambda done, total: bar.update(task, completed=done, total=total)
+        )
 
 
 def _print(view: "AblationView", text: str) -> None:

@@ -6,11 +6,11 @@ The text follows an end-of-text token and is read in one piece, as the library r
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
-from hashing.base.errors import EngramError, UsageError
-from runtime.huggingface import load, suppressed, watching_gates
+from hashing.base.errors import UsageError
+from runtime.ablation import suppressed
+from runtime.huggingface import ablated, ends_of, load, tokenizer_of, watching_gates
 from runtime.inspect.text import TextView
 
 MOST_TOKENS = 4096  # whose logits are all in memory
@@ -19,18 +19,15 @@ MOST_TOKENS = 4096  # whose logits are all in memory
 @torch.inference_mode()
 def view_library_text(folder: Path, store: Path | None, text: str) -> TextView:
     """Raises UsageError for a text without tokens or with more than MOST_TOKENS, and EngramError as `load` does."""
-    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
-        raise EngramError(f"{folder} has no tokenizer.json", hint="copy it from where the checkpoint was published")
     model = load(folder, "mapped", store)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = tokenizer_of(folder)
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     if not 0 < len(ids) <= MOST_TOKENS:
         raise UsageError(f"the text has {len(ids):,} tokens, expected 1 to {MOST_TOKENS:,}", hint="name a part of it")
-    ends = model.generation_config.eos_token_id
-    inputs = torch.tensor([[ends[0] if isinstance(ends, list) else ends or 0, *ids]], device=model.device)
+    inputs = torch.tensor([[ends_of(model)[0], *ids]], device=model.device)
     with watching_gates(model) as gates:
         own = _losses(model(inputs, use_cache=False).logits, inputs)
-    with suppressed(model):
+    with ablated(model, suppressed):
         without = _losses(model(inputs, use_cache=False).logits, inputs)
     return TextView(
         tokens=tuple(tokenizer.decode([token], skip_special_tokens=False) for token in ids),

@@ -21,6 +21,10 @@ class RowSource(Protocol):
         """How many there are."""
 
     @property
+    def head_dim(self) -> int:
+        """Numbers of a row."""
+
+    @property
     def row_bytes(self) -> int:
         """Of a record."""
 

@@ -5,11 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
-from hashing.base.errors import EngramError
 from runtime.decoder import Decoded, Decoder
-from runtime.huggingface import load, rows_of
+from runtime.huggingface import ends_of, load, rows_of, tokenizer_of
 from runtime.model.pages import PAGE
 from runtime.placement.disk import CACHE_BYTES
 from runtime.placement.placement import PlacementName
@@ -22,13 +19,10 @@ from runtime.serve.threads import choose_threads
 class LibraryGenerator(Generator):
     def __init__(self, folder: Path, model: Any) -> None:
         """Raises EngramError for a folder without a tokenizer."""
-        if not (path := folder / "tokenizer.json").is_file():
-            raise EngramError(f"{folder} has no tokenizer.json", hint="copy it from where the checkpoint was published")
-        ends = model.generation_config.eos_token_id
-        end_ids = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        tokenizer, end_ids = tokenizer_of(folder), frozenset(ends_of(model))
         size = int(model.get_output_embeddings().weight.shape[0])
         self._rows = rows_of(model)
-        super().__init__(Tokenizer.from_file(str(path)), end_ids, size, self._rows[0].placement)
+        super().__init__(tokenizer, end_ids, size, self._rows[0].placement)
         self.model, self._templates = model, _templates(folder)
 
     @classmethod
@@ -46,7 +40,7 @@ class LibraryGenerator(Generator):
         return LibraryDecoder(self.model, max(1, cache_bytes // (PAGE * numbers * self.model.dtype.itemsize)))
 
     def encode(self, prompt: str) -> list[int]:
-        return list(self.tokenizer.encode(prompt).ids) or sorted(self.end_ids)[:1] or [0]
+        return list(self.tokenizer.encode(prompt).ids) or ends_of(self.model)[:1]
 
     def shadow(self, every: int) -> Shadow | None:
         """The family's rule takes token ids as they are."""

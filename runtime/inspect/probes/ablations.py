@@ -93,16 +93,16 @@ def ablated_variants(trained: TrainedRun, only: Sequence[str] = ()) -> dict[str,
         parts[NO_CONVOLUTION] = without_convolution()
     names = [SUPPRESSED, MEAN_ROW, *parts]
     for name in only:
-        if not any(_wanted(variant, [name]) for variant in names):
+        if not any(is_wanted(variant, [name]) for variant in names):
             raise UsageError(f"there is no ablation {name!r}", hint=f"this run has {', '.join(names)}")
     found: dict[str, Variant] = {SUPPRESSED: suppressed}
-    if _wanted(MEAN_ROW, only):  # a pass over the tables
+    if is_wanted(MEAN_ROW, only):  # a pass over the tables
         found[MEAN_ROW] = in_place_of_rows(mean_rows(trained.tables, spec))
     found |= parts
-    return {WITH_MEMORY: intact, **{name: variant for name, variant in found.items() if _wanted(name, only)}}
+    return {WITH_MEMORY: intact, **{name: variant for name, variant in found.items() if is_wanted(name, only)}}
 
 
-def _wanted(variant: str, only: Sequence[str]) -> bool:
+def is_wanted(variant: str, only: Sequence[str]) -> bool:
     return not only or variant in only or variant.split(":")[0] in only
 
 
@@ -129,12 +129,12 @@ def probe_ablations(
         splits = {"frequency": by_count(frequency.of_ngrams(positions.ngrams), title), **splits}
     everything = Split("", ("all",), np.zeros(len(positions.documents), np.int64))
     return AblationView(
-        _parts(everything, positions.documents, nats)[0],
-        {name: SplitView(split.title, _parts(split, positions.documents, nats)) for name, split in splits.items()},
+        parts_of(everything, positions.documents, nats)[0],
+        {name: SplitView(split.title, parts_of(split, positions.documents, nats)) for name, split in splits.items()},
     )
 
 
-def _parts(split: Split, documents: NDArray[np.int64], nats: Mapping[str, NDArray[np.float64]]) -> tuple[Part, ...]:
+def parts_of(split: Split, documents: NDArray[np.int64], nats: Mapping[str, NDArray[np.float64]]) -> tuple[Part, ...]:
     """Of the nats (T,) of each variant, the intact one first."""
     own, *others = nats.values()
     differences = np.stack([other - own for other in others])

@@ -74,10 +74,10 @@ def probed_text(run: Run, trained: TrainedRun, corpus: Sequence[Path], budget_to
         return Side(Tokens.open(run.train_folder / "tokens"), length, budget_tokens)
     found = texts_of(Corpus(tuple(corpus)))
     texts = [JudgedText.encode(name, text, trained.tokenizer).token_ids for name, text in found]
-    return Texts(_up_to(texts, budget_tokens), length, trained.vocab.end_of_text_id)
+    return Texts(up_to(texts, budget_tokens), length, trained.vocab.end_of_text_id)
 
 
-def _up_to(texts: Sequence[Sequence[int]], budget_tokens: int) -> list[Sequence[int]]:
+def up_to(texts: Sequence[Sequence[int]], budget_tokens: int) -> list[Sequence[int]]:
     """Texts in an order that was drawn, the last one cut where the budget ends."""
     taken: list[Sequence[int]] = []
     left = budget_tokens
