@@ -24,7 +24,8 @@ from tests.commands import document, engram, refused
 
 GOLDEN = Path(__file__).parent / "golden" / "qwen_tiny"
 TEMPLATE = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% for m in messages %}{% if m.content == 'no' %}{{ raise_exception('never no') }}{% endif %}"
+    "<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 TEXTS = ["def parse(text):", "x", "import os\n\n\nclass A:\n    pass\n" * 4]
 
@@ -147,6 +148,7 @@ def test_a_chat_is_streamed(client: TestClient) -> None:
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.role"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
         ({"messages": [{"role": "user", "content": "x" * 70_000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "no"}]}, "messages"),
         ({"tools": []}, "tools"),
     ],
 )

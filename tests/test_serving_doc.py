@@ -29,7 +29,7 @@ def test_the_serving_page_does_what_it_says(trained_run: Run, tmp_path: Path) ->
 
 def test_blocks_that_are_not_run_say_why() -> None:
     others = re.findall(r"(.*)\n```(?:bash|python)\n", PAGE)
-    assert len(others) == 3
+    assert len(others) == 4
     assert all(re.search(r"not run here: .*tests/\w+\.py", line) for line in others)
 
 

@@ -34,7 +34,10 @@ class Generator(ABC):
         """Token ids; an empty prompt is the start of a document."""
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:  # noqa: ARG002
-        """Token ids of messages (`role`, `content`) up to where the answer begins. Raises NoTemplateError."""
+        """Token ids of messages (`role`, `content`) up to where the answer begins.
+
+        Raises NoTemplateError, and UsageError for messages that the template refuses.
+        """
         raise NoTemplateError
 
     def shadow(self, every: int) -> Shadow | None:  # noqa: ARG002

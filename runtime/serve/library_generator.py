@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hashing.base.errors import UsageError
 from runtime.decoder import Decoded, Decoder
 from runtime.huggingface import ends_of, load, rows_of, tokenizer_of
 from runtime.model.pages import PAGE
@@ -49,9 +50,11 @@ class LibraryGenerator(Generator):
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         if self._templates is None:
             raise NoTemplateError
-        found: list[int] = self._templates.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        options = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
+        try:
+            found: list[int] = self._templates.apply_chat_template(list(messages), **options)
+        except import_module("jinja2").TemplateError as e:  # templates refuse roles that do not take turns, and the like
+            raise UsageError(f"the model's chat template refuses these messages: {e}") from e
         return found
 
 

@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from hashing.base.errors import EngramError
+from hashing.base.errors import EngramError, UsageError
 from hashing.text.text_file import SURROGATE
 from runtime.placement.disk import DiskPlacement
 from runtime.serve.api_key import ApiKey
@@ -114,6 +114,8 @@ class Completions:
         except NoTemplateError as e:
             hint = "ask /v1/completions"
             raise RequestError(f"{self.name!r} has no chat template; {hint}", "messages", "no_chat_template") from e
+        except UsageError as e:
+            raise RequestError(str(e), "messages", "invalid_value") from e
         return await self.asked(request.completion(prompt, MAX_CONTEXT - len(prompt)), CHAT)
 
     def _check_model(self, name: str) -> None:
