@@ -5,6 +5,7 @@ that rows are asked for as texts ask for them, and its likeliest token must be t
 the rows of training texts, as it is after some time of serving.
 """
 
+import gc
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -195,8 +196,10 @@ def random_store(path: Path, spec: HashSpec, head_dim: int) -> TableStore:
 
 def drop(store: TableStore) -> None:
     """Takes a store's files out of the system's memory; pages that are mapped stay."""
+    gc.collect()  # mappings that nobody uses
     for path in _files(store):
         descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)  # what is not on the drive yet stays, too
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
 
