@@ -1,7 +1,7 @@
 """Products of which a row's bits do not depend on the rows beside it, for decoding on a CPU.
 
-Libraries choose the order of a sum by the number of rows, and are slow where there are few: MKL takes three times as long for
-four rows as for one. Here every number is one sum from the first to the last, of four products at a time, whatever is computed
+Libraries choose the order of a sum by the number of rows, and are slow where there are few: MKL takes twice as long for four rows
+as for one. Here every number is one sum from the first product to the last, each added by one rounding, whatever is computed
 beside it; vector instructions work on neighbouring outputs. So one row costs what reading the weights costs, and many cost
 little more than with MKL (docs/log.md). The weights are copied, PANEL outputs side by side.
 """
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hashing.base.cores import CORES
-from runtime.model.step_kernel import floats, is_decoded
+from runtime.model.step_kernel import floats, fma, is_decoded
 
 PANEL = 64  # outputs
 ROWS = 4  # that share a panel's numbers in registers
@@ -92,7 +92,7 @@ def _panels(weight: Tensor) -> NDArray[np.float32]:
     return filled.view(-1, PANEL, inputs).transpose(1, 2).contiguous().numpy()
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def product(given, panels, found, shape, first, last):  # type: ignore[no-untyped-def]
     """Fills panels `first` to `last` of the outputs (rows, outputs) at `found` from the inputs (rows, inputs) at `given`.
 
@@ -116,21 +116,22 @@ def product(given, panels, found, shape, first, last):  # type: ignore[no-untype
                 a0, a1, a2, a3 = x[row, k], x[row, k + 1], x[row, k + 2], x[row, k + 3]
                 if count == 1:
                     for i in range(PANEL):
-                        sums[0, i] = sums[0, i] + a0 * w0[i] + a1 * w1[i] + a2 * w2[i] + a3 * w3[i]
+                        u0, u1, u2, u3 = w0[i], w1[i], w2[i], w3[i]
+                        sums[0, i] = fma(a3, u3, fma(a2, u2, fma(a1, u1, fma(a0, u0, sums[0, i]))))
                 else:
                     b0, b1, b2, b3 = x[row + 1, k], x[row + 1, k + 1], x[row + 1, k + 2], x[row + 1, k + 3]
                     c0, c1, c2, c3 = x[row + 2, k], x[row + 2, k + 1], x[row + 2, k + 2], x[row + 2, k + 3]
                     d0, d1, d2, d3 = x[row + 3, k], x[row + 3, k + 1], x[row + 3, k + 2], x[row + 3, k + 3]
                     for i in range(PANEL):
                         u0, u1, u2, u3 = w0[i], w1[i], w2[i], w3[i]
-                        sums[0, i] = sums[0, i] + a0 * u0 + a1 * u1 + a2 * u2 + a3 * u3
-                        sums[1, i] = sums[1, i] + b0 * u0 + b1 * u1 + b2 * u2 + b3 * u3
-                        sums[2, i] = sums[2, i] + c0 * u0 + c1 * u1 + c2 * u2 + c3 * u3
-                        sums[3, i] = sums[3, i] + d0 * u0 + d1 * u1 + d2 * u2 + d3 * u3
+                        sums[0, i] = fma(a3, u3, fma(a2, u2, fma(a1, u1, fma(a0, u0, sums[0, i]))))
+                        sums[1, i] = fma(b3, u3, fma(b2, u2, fma(b1, u1, fma(b0, u0, sums[1, i]))))
+                        sums[2, i] = fma(c3, u3, fma(c2, u2, fma(c1, u1, fma(c0, u0, sums[2, i]))))
+                        sums[3, i] = fma(d3, u3, fma(d2, u2, fma(d1, u1, fma(d0, u0, sums[3, i]))))
             for k in range(whole, inputs):
                 for r in range(count):
                     for i in range(PANEL):
-                        sums[r, i] = sums[r, i] + x[row + r, k] * weights[k, i]
+                        sums[r, i] = fma(x[row + r, k], weights[k, i], sums[r, i])
             for r in range(count):
                 for i in range(width):
                     out[row + r, begin + i] = sums[r, i]
