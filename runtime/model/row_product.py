@@ -1,9 +1,9 @@
 """Products of which a row's bits do not depend on the rows beside it, for decoding on a CPU.
 
-Libraries choose the order of a sum by the number of rows, and are slow where there are few: MKL takes twice as long for four rows
-as for one. Here every number is one sum from the first product to the last, each added by one rounding, whatever is computed
-beside it; vector instructions work on neighbouring outputs. So one row costs what reading the weights costs, and many cost
-little more than with MKL (docs/log.md). The weights are copied, PANEL outputs side by side.
+Libraries choose the order of a sum by the number of rows, and are slow where there are few: MKL takes twice as long for four
+rows as for one. Here every number is one sum from the first product to the last, each added by one rounding, whatever is
+computed beside it; vector instructions work on neighbouring outputs. So one row costs what reading the weights costs, and many
+cost little more than with MKL (docs/log.md). The weights are copied, PANEL outputs side by side.
 """
 
 import threading
