@@ -192,7 +192,8 @@ def _check_family(folder: Path) -> None:
     if (path := folder / "config.json").is_file():
         kind = str(read_json(path, MAX_CONFIG_BYTES).members.get("model_type"))
         if not kind.startswith(FAMILY):
-            raise EngramError(f"{folder} is of {kind}, which has no n-gram table", hint=f"{FAMILY} has one")
+            hint = "that is the family whose n-gram table transformers knows"
+            raise EngramError(f"{folder} is of the model type {kind}, expected {FAMILY}", hint=hint)
 
 
 def _library() -> Any:

@@ -93,5 +93,5 @@ def test_what_is_no_such_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(EngramError, match="no such checkpoint folder"):
         load(tmp_path / "none")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(EngramError, match="is of llama, which has no n-gram table"):
+    with pytest.raises(EngramError, match="is of the model type llama, expected qwen4_exp"):
         load(tmp_path)
