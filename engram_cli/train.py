@@ -1,8 +1,10 @@
 """`engram train`: a language model, with Engram memory or without, on a corpus."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,11 +23,13 @@ from engram_cli.options import (
     ValidationPaths,
     ValidationShare,
 )
+from engram_cli.processes import end_with_parent, in_group, run_processes, silent
 
 if TYPE_CHECKING:
     from hashing.text.corpus import Corpus
     from runtime.config import RunConfig
     from runtime.run import Run
+    from runtime.train.peers import Peers
     from runtime.train.trainer import Report, Trainer
     from runtime.validation import Validation
 
@@ -44,6 +48,9 @@ def train(
     minutes: Minutes = None,
     until_loss: UntilLoss = None,
     seed: Seed = None,
+    processes: Annotated[
+        int, typer.Option("--processes", help="Processes of this machine that share the batch and the rows.", min=1)
+    ] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     text_key: TextKey = "",
     text_column: TextColumn = "",
@@ -64,11 +71,13 @@ def train(
     from engram_cli.options import chosen_corpus
     from runtime.run import Run
 
+    if processes > 1 and not in_group():
+        raise typer.Exit(run_processes(sys.argv[1:], processes))
     target = Run(run)
     reading = (corpus, text_key, text_column, encoding, validation, validation_share)
     if resume:
         anew = any(given not in (None, "", False) for given in (preset, config, sets, spec, no_memory, seed, force, *reading))
-        _train(_resumed(target, anew, steps, minutes, until_loss), json)
+        _train(lambda peers: _resumed(target, anew, peers, steps, minutes, until_loss), json)
         return
     named = chosen_config(
         target.vocab(),
@@ -83,24 +92,38 @@ def train(
         seed=seed,
     )
     _refuse_second(target, force)
-    _train(_started(target, named, chosen_corpus(target, *reading)), json)
+    _train(lambda peers: _started(target, named, chosen_corpus(target, *reading), peers), json)
 
 
-def _train(trainer: "Trainer", json: bool) -> None:
-    """Trains to the end, or to a Ctrl-C or SIGTERM, and says what came of it."""
+def _train(begun: Callable[["Peers"], "Trainer"], json: bool) -> None:
+    """Trains to the end, or to a Ctrl-C or SIGTERM, and says what came of it; of several processes, the first alone speaks."""
+    from runtime.train.peers import Peers, translated
+
+    with translated():
+        peers = Peers.join()
+        with nullcontext() if peers.is_first else silent():
+            trainer = begun(peers)
+            _train_and_report(trainer, json)
+        peers.leave()
+
+
+def _train_and_report(trainer: "Trainer", json: bool) -> None:
     from engram_cli.output import note
 
     with interrupt_asked(signal.SIGTERM) as asked:
+        end_with_parent()
         note(_described(trainer))
         _watch(trainer, lambda: asked() > 0)
     if not trainer.is_over:
         note(f"stopped and saved at step {trainer.state.step}, after {trainer.state.elapsed_sec / 60:.1f} minutes of training")
         note(f"hint: {trainer.run.command('train --resume')} goes on from there")
-        raise typer.Exit(128 + asked())
+        raise typer.Exit(128 + int(max(trainer.peers.gathered(asked()))))
     _conclude(trainer, json)
 
 
-def _resumed(target: "Run", anew: bool, steps: int | None, minutes: float | None, until_loss: float | None) -> "Trainer":
+def _resumed(
+    target: "Run", anew: bool, peers: "Peers", steps: int | None, minutes: float | None, until_loss: float | None
+) -> "Trainer":
     from hashing.base.errors import UsageError
     from runtime.train.trainer import Trainer
 
@@ -117,7 +140,7 @@ def _resumed(target: "Run", anew: bool, steps: int | None, minutes: float | None
         changes |= {"steps": steps, "minutes": minutes}
     if until_loss is not None:
         changes["until_loss"] = until_loss
-    return Trainer.resume(target, **changes)
+    return Trainer.resume(target, peers, **changes)
 
 
 def _refuse_second(target: "Run", force: bool) -> None:
@@ -130,7 +153,7 @@ def _refuse_second(target: "Run", force: bool) -> None:
         )
 
 
-def _started(target: "Run", config: "RunConfig", corpus: "Corpus") -> "Trainer":
+def _started(target: "Run", config: "RunConfig", corpus: "Corpus", peers: "Peers") -> "Trainer":
     """Sets out, with a bar over the corpus that is encoded: on a terminal, and otherwise a line every few seconds."""
     from engram_cli.interrupt import resumable
     from engram_cli.options import note_reading
@@ -150,7 +173,7 @@ def _started(target: "Run", config: "RunConfig", corpus: "Corpus") -> "Trainer":
     with resumable(target.folder / "tokens"), progress("MiB") as bar:
         encoding = bar.add_task("encoding the corpus", total=None)
         try:
-            trainer = Trainer.start(target, config, corpus, tell)
+            trainer = Trainer.start(target, config, corpus, tell, peers=peers)
         except OSError:
             if (kept := partial_path(target.folder / "tokens")).exists():
                 note(f"what was encoded so far is in {kept}: the same command goes on from there")
@@ -164,8 +187,10 @@ def _described(trainer: "Trainer") -> str:
 
     state, recipe, counts = trainer.state, trainer.recipe, trainer.tokens.counts
     parameters = sum(p.numel() for p in state.model.parameters())
-    weights = [table.weight for table in state.tables.values()]
-    rows = f"{sum(map(len, weights)):,} rows ({byte_text(sum(weight.nbytes for weight in weights))})"
+    spec = trainer.config.spec
+    rows = f"{spec.total_rows:,} rows ({byte_text(4 * spec.total_rows * trainer.config.head_dim)})" if spec else "no memory"
+    count = trainer.peers.count
+    shared = f", in {count} processes" if count > 1 else ""
     timed = (
         f", minute {state.elapsed_sec / 60:.1f} of {recipe.minutes:g}"
         if recipe.minutes is not None
@@ -173,8 +198,8 @@ def _described(trainer: "Trainer") -> str:
     )
     return (
         f"{counts['train']:,} tokens to train on, {counts['validation']:,} to validate on\n"
-        f"{parameters / 1e6:.1f} M parameters and {rows if weights else 'no memory'}\n"
-        f"step {state.step:,}{timed}, in {trainer.config.precision} on {trainer.device}"
+        f"{parameters / 1e6:.1f} M parameters and {rows}\n"
+        f"step {state.step:,}{timed}, in {trainer.config.precision} on {trainer.device}{shared}"
     )
 
 

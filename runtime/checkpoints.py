@@ -8,10 +8,11 @@ from hashing.base.json_object import read_json
 
 MAX_BYTES = 1 << 16  # of progress.json, which holds two numbers
 # Names of what a checkpoint keeps of rows.
-TABLES, BASE, MOMENTS, CHANGES, OPTIMIZER = (
+TABLES, BASE, MOMENTS, MOMENTS_OF_RANGES, CHANGES, OPTIMIZER = (
     "tables.zarr",
     "base.zarr",
     "moments.safetensors",
+    "moments",
     "changes",
     "optimizer.safetensors",
 )
@@ -57,12 +58,20 @@ class Checkpoint:
         """The changes that it keeps, in the order in which they were made."""
         return sorted((self.folder / CHANGES).glob("*.safetensors"), key=_numbers)
 
+    def moments_path(self, layer: int, number: int) -> Path:
+        """Where one process keeps moments of a layer's rows, of several processes that train."""
+        return self.folder / MOMENTS_OF_RANGES / f"{layer}-{number}.safetensors"
+
+    def moments(self) -> list[Path]:
+        return sorted((self.folder / MOMENTS_OF_RANGES).glob("*.safetensors"), key=_numbers)
+
     def row_files(self) -> list[Path]:
         """All files that may hold what belongs to rows, each to be laid over those before.
 
         An earlier version kept moments in the optimiser's.
         """
-        return [path for name in (OPTIMIZER, MOMENTS) if (path := self.folder / name).exists()] + self.changes()
+        whole = [path for name in (OPTIMIZER, MOMENTS) if (path := self.folder / name).exists()]
+        return [*whole, *self.moments(), *self.changes()]
 
     def progress(self) -> Progress:
         path = self.folder / "progress.json"

@@ -34,19 +34,20 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata. Raises EngramError when the file is damaged."""
-    with _translated(path):
+    with translated(path):
         return load_file(path), read_metadata(path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """What a file's tensors are of, without reading them. Raises EngramError when the file is damaged."""
-    with _translated(path), safe_open(path, "pt") as file:
+    with translated(path), safe_open(path, "pt") as file:
         metadata: dict[str, str] = file.metadata() or {}
     return json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else metadata
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
+    """Raises EngramError for what the library says of a damaged file."""
     try:
         yield
     except SafetensorError as e:

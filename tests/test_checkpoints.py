@@ -20,6 +20,7 @@ from runtime.train.checkpoint import load_checkpoint, save_checkpoint
 from runtime.train.choice import chosen_settings
 from runtime.train.optimisers import backbone_optimizer
 from runtime.train.row_table import RowTable
+from runtime.train.rows import OwnRows
 from runtime.train.state import State
 from table.store.store import TableStore
 from tests.vocabularies import raw_vocab
@@ -40,7 +41,7 @@ def begun(config: RunConfig) -> State:
     model, spec = LanguageModel(config.model), config.spec
     assert spec is not None
     tables = {layer: RowTable.create(spec.rows(layer), config.head_dim, 0.02, layer, CPU) for layer in spec.layers}
-    return State(model, backbone_optimizer(model, config.recipe), tables)
+    return State(model, backbone_optimizer(model, config.recipe), OwnRows(tables))
 
 
 def touch(state: State, chance: random.Random, count: int) -> None:

@@ -14,6 +14,7 @@ from runtime.train.leaf import Leaf
 from runtime.train.leaf_kernel import unique_rows
 from runtime.train.presets import preset_settings
 from runtime.train.row_table import RowTable
+from runtime.train.rows import OwnBatchRows, OwnRows
 from tests.vocabularies import raw_vocab
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ def test_a_row_about_to_be_written_is_read_as_written() -> None:
     ids = np.random.default_rng(0).integers(0, 40, 1000).astype(np.int32)
     batches = Batches(ids, batch=3, length=11, seed=1)
     tables, plain = ({layer: RowTable.create(spec.rows(layer), 4, 0.02, layer, CPU) for layer in (0, 3)} for _ in range(2))
-    feed = Feed(batches, addressing, tables, CPU)
+    feed = Feed(batches, addressing, OwnRows(tables), CPU)
     shared = 0
     for step in (0, 1, 2, 3, 7, 8, 9):  # a step that is not the next one is read when it is taken
         batch = feed.take(step)
@@ -47,8 +48,9 @@ def test_a_row_about_to_be_written_is_read_as_written() -> None:
             assert torch.equal(leaf.vectors, batch.leaves[layer].vectors)
             backward(leaf, step)
             backward(batch.leaves[layer], step)
-            plain[layer].step(leaf, 0.1)
-            shared += len(batch.shared.get(layer, ()))
+            plain[layer].step(leaf, 0.1, step + 1)
+            assert isinstance(batch.rows, OwnBatchRows)
+            shared += len(batch.rows.shared.get(layer, ()))
         feed.write(batch, 0.1)
         assert all(torch.equal(tables[layer].weight, plain[layer].weight) for layer in tables)
     assert shared > 100

@@ -25,7 +25,8 @@ def table(rows: int, head_dim: int, rule: RowRule, seed: int = 0, momentum: floa
 
 def moved(kept: RowTable, rows: Tensor, values: Tensor, in_torch: bool = False) -> RowTable:
     """The table after a step of `rows` by gradients."""
-    gradients = Gradients(rows, kept.weight[rows], values.clone())
+    last = kept.state().get("last")
+    gradients = Gradients(rows, kept.weight[rows], values.clone(), 1 if last is None else 1 + int(last.max()))
     step: Any = kept.rule.step_in_torch if in_torch else kept.rule.step  # type: ignore[attr-defined]
     step(kept.weight, gradients, RATE)
     return kept
@@ -70,7 +71,7 @@ def test_only_rows_that_are_read_change_and_their_steps_are_counted(rule: RowRul
     for count in (1, 2):
         leaf = kept.read(np.array([[[5, 900, 5]]]))
         (leaf.batch_vectors() * torch.arange(1.0, 13)).sum().backward()
-        kept.step(leaf, RATE)
+        kept.step(leaf, RATE, count)
         for name, tensor in kept.state().items():
             assert (tensor != before[name]).flatten(1 if tensor.dim() > 1 else 0).nonzero()[:, 0].unique().tolist() == [5, 900]
         assert kept.state()["updates"][[5, 900]].tolist() == [count, count]

@@ -6,7 +6,8 @@ from runtime.lookup import Addressing, Lookup
 from runtime.model.language_model import LanguageModel
 from runtime.run import Run
 from runtime.train.choice import chosen_settings
-from runtime.train.row_table import RowTable, RowTables
+from runtime.train.row_table import RowTable
+from runtime.train.rows import OwnRows
 
 
 def untrained(run: Run, *sets: str) -> tuple[LanguageModel, Lookup | None]:
@@ -18,4 +19,4 @@ def untrained(run: Run, *sets: str) -> tuple[LanguageModel, Lookup | None]:
         return model, None
     cpu = torch.device("cpu")
     tables = {layer: RowTable.create(config.spec.rows(layer), config.head_dim, 1.0, layer, cpu) for layer in config.spec.layers}
-    return model, Lookup(Addressing(vocab, config.spec), RowTables(tables))
+    return model, Lookup(Addressing(vocab, config.spec), OwnRows(tables))

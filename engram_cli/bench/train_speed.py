@@ -117,7 +117,7 @@ def _time_rows(trainer: Trainer, step: int, timed: dict[str, float]) -> None:
         with _adding(timed, "vectors_and_backward"):
             vectors.backward(direction)  # type: ignore[no-untyped-call]
         with _adding(timed, "row_update"):
-            table.step(leaf, 1e-4)
+            table.step(leaf, 1e-4, step + 1)
         memory = trainer.state.model.blocks[layer].memory
         assert memory is not None
         _time_module(trainer, memory, vectors.detach().requires_grad_(), timed)

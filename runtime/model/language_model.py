@@ -116,6 +116,10 @@ class LanguageModel(nn.Module):
             if isinstance(block.ffn, MixtureOfExperts):
                 block.ffn.balance(rate)
 
+    def expert_loads(self) -> list[Tensor]:
+        """Of every router the tokens that chose each expert since the last balancing, where they are counted."""
+        return [block.ffn.load for block in self.blocks if isinstance(block.ffn, MixtureOfExperts)]
+
     def logits(self, token_ids: Tensor, vectors: Vectors | None) -> Tensor:
         """(B, T, vocabulary) Logits after every position of whole sequences (B, T)."""
         return self.head(self(token_ids, vectors))  # type: ignore[no-any-return]

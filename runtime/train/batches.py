@@ -19,6 +19,7 @@ class Batches:
     batch: int
     length: int
     seed: int
+    share: range | None = None  # which of each batch's sequences this process trains on; None: all
 
     def __post_init__(self) -> None:
         if len(self.ids) <= self.length:
@@ -42,9 +43,10 @@ class Batches:
             )
 
     def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(B, T) inputs and (B, T) targets, each the token after its input."""
+        """(B, T) inputs and (B, T) targets, each the token after its input, of the share of the batch."""
         windows = self.windows
-        numbers = range(step * self.batch, (step + 1) * self.batch)
+        first = step * self.batch
+        numbers = (first + n for n in self.share or range(self.batch))
         starts = [int(_order(windows, self.seed, n // windows)[n % windows]) * self.length for n in numbers]
         block = np.stack([self.ids[start : start + self.length + 1] for start in starts]).astype(np.int64)
         return block[:, :-1], block[:, 1:]

@@ -7,9 +7,12 @@
                       base.zarr               the tables of an earlier step
                       moments.safetensors     layers/<block>/<name>: what the rows' optimiser keeps of all rows, at some step
                                               not after n; not there as long as changes have it all
+                      moments/<block>-<k>.safetensors       in its place where several processes train: the same of rows that
+                                              were ever moved, in the form of
                       changes/<m>-<block>-<k>.safetensors   rows that had changed at step m since the checkpoint before:
                                               layers/<block>/rows (U,) int64, ascending, and layers/<block>/<name> (U, …) of
-                                              what belongs to them, their weights too unless tables of step m were written
+                                              what belongs to them, their weights too unless tables of step m were written; k is
+                                              the first of the rows
 
 The state of step n is the base and the moments with the changes laid over them in order; weights in changes count where their
 step is after the base's. What is not new is a hard link to the checkpoint before, so that a checkpoint costs what has changed
@@ -31,12 +34,13 @@ import fcntl
 import json
 import os
 import shutil
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
 
-from hashing.base.atomic import atomic_path, remove
+from hashing.base.atomic import atomic_path, partial_path, remove
 from hashing.base.errors import EngramError
 from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
@@ -44,6 +48,7 @@ from runtime.checkpoints import OPTIMIZER, TABLES, Checkpoint, Progress, best_of
 from runtime.replacement import locked, replacing
 from runtime.run import Run
 from runtime.tensor_file import NO_SPEC, load_tensors, save_tensors
+from runtime.train.peers import ALONE, Peers
 from runtime.train.row_files import load_rows, save_rows
 from runtime.train.state import State
 
@@ -59,31 +64,40 @@ def save_checkpoint(
     vocab: CanonicalVocab,
     validation_nats: float | None,
     whole: bool = True,
+    peers: Peers = ALONE,
 ) -> Checkpoint:
     """Rows that are not marked must be those of the newest checkpoint in the folder; afterwards none is marked.
 
     Raises EngramError, and leaves the folder as it was, when a number is not finite.
     """
     changed = state.changed()
-    if not state.is_finite(changed):
+    if sum(peers.gathered(not state.is_finite(changed))):
         raise EngramError(
             f"after step {state.step} the model or its rows hold numbers that are infinite or NaN; they are not saved",
             hint=DIVERGED_HINT,
         )
-    checkpoint = Checkpoint(train_folder / f"step-{state.step:07}")
-    with atomic_path(checkpoint.folder) as partial:
-        partial.mkdir(parents=True)
-        spec_name = spec.fingerprint if spec else NO_SPEC
-        metadata = {"step": str(state.step), "spec": spec_name, "vocab": vocab.fingerprint}
-        save_tensors(state.model.state_dict(), partial / "model.safetensors", metadata)
-        if state.step:
-            save_tensors(_optimizer_tensors(state), partial / OPTIMIZER, metadata)
+    checkpoint, before = Checkpoint(train_folder / f"step-{state.step:07}"), newest(train_folder)
+    with peers.together(), ExitStack() as first:
+        with peers.together():
+            if peers.is_first:
+                partial = first.enter_context(atomic_path(checkpoint.folder))
+                _save_backbone(partial, state, spec, vocab)
+                progress = Progress(state.elapsed_sec, validation_nats)
+                (partial / "progress.json").write_text(json.dumps(asdict(progress), sort_keys=True))
         if spec:
-            save_rows(partial, newest(train_folder), state, changed, spec, vocab, whole)
-        progress = Progress(state.elapsed_sec, validation_nats)
-        (partial / "progress.json").write_text(json.dumps(asdict(progress), sort_keys=True))
+            save_rows(
+                partial_path(checkpoint.folder) / checkpoint.folder.name, before, state, changed, spec, vocab, whole, peers
+            )
     state.unmark()
     return checkpoint
+
+
+def _save_backbone(folder: Path, state: State, spec: HashSpec | None, vocab: CanonicalVocab) -> None:
+    folder.mkdir(parents=True)
+    metadata = {"step": str(state.step), "spec": spec.fingerprint if spec else NO_SPEC, "vocab": vocab.fingerprint}
+    save_tensors(state.model.state_dict(), folder / "model.safetensors", metadata)
+    if state.step:
+        save_tensors(_optimizer_tensors(state), folder / OPTIMIZER, metadata)
 
 
 def newest(train_folder: Path) -> Checkpoint | None:

@@ -20,6 +20,12 @@ class Leaf:
         """The same rows, read by some of the batch's sequences."""
         return replace(self, inverse=self.inverse[first : first + count])
 
+    @property
+    def gradient(self) -> Tensor:
+        """(U, head_dim) With respect to the vectors."""
+        assert self.vectors.grad is not None, "backward comes first"
+        return self.vectors.grad
+
     def batch_vectors(self) -> Tensor:
         """The vectors of the batch (B, T, columns·head_dim), through which gradients reach the unique rows."""
         if not self.vectors.is_cpu:
@@ -40,6 +46,13 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (inverse,) = ctx.saved_tensors
-        sums = torch.zeros(ctx.shape)
-        add_gradients(gradient.reshape(-1, ctx.shape[1]).numpy(), inverse.reshape(-1).numpy(), sums.numpy())
-        return sums, None
+        return summed(gradient.reshape(-1, ctx.shape[1]), inverse.reshape(-1), ctx.shape[0]), None
+
+
+def summed(gradients: Tensor, inverse: Tensor, count: int) -> Tensor:
+    """(count, D) The sums of gradients (N, D) by the unique rows that `inverse` (N,) says, added in the order of positions."""
+    sums = gradients.new_zeros(count, gradients.shape[1])
+    if not sums.is_cpu:
+        return sums.index_add_(0, inverse, gradients)
+    add_gradients(gradients.numpy(), inverse.numpy(), sums.numpy())
+    return sums

@@ -10,19 +10,39 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
+from torch.nn.parallel import DistributedDataParallel
 
 from hashing.base.errors import EngramError
 from runtime.config import Recipe
 from runtime.model.float8 import check_float8
 from runtime.model.language_model import LanguageModel
+from runtime.train.peers import ALONE, Peers
 
 Loss = Callable[[Tensor, Tensor, Mapping[int, Tensor]], Tensor]  # of inputs and targets (B, T) and each layer's vectors
 COMPILERS = ("g++", "clang++")
 
 
-def trained_loss(model: LanguageModel, recipe: Recipe) -> Loss:
-    """The mean loss in nats per token, computed as the recipe says. Raises EngramError for what this machine cannot do."""
+class _ModelLoss(nn.Module):
+    """A loss as a module, which DistributedDataParallel wraps."""
+
+    def __init__(self, model: LanguageModel, loss: Loss) -> None:
+        super().__init__()
+        self.model, self._loss = model, loss
+
+    def forward(self, inputs: Tensor, targets: Tensor, vectors: Mapping[int, Tensor]) -> Tensor:
+        return self._loss(inputs, targets, vectors)
+
+
+def trained_loss(model: LanguageModel, recipe: Recipe, peers: Peers = ALONE) -> nn.Module:
+    """The mean loss in nats per token, a Loss computed as the recipe says.
+
+    Where several processes train, its backward pass adds up their gradients of the backbone: the sum and not the mean, so that
+    two processes have to the bit what one has that takes both parts of the batch. Raises EngramError for what this machine
+    cannot do.
+    """
     for block in model.blocks if recipe.float8_projection else ():
         if block.memory is not None:
             outputs, inputs = block.memory.projection.weight.shape
@@ -32,10 +52,27 @@ def trained_loss(model: LanguageModel, recipe: Recipe) -> Loss:
     def loss(inputs: Tensor, targets: Tensor, vectors: Mapping[int, Tensor]) -> Tensor:
         return model.loss(inputs, targets, lambda layer: vectors[layer])
 
-    if not recipe.compile:
-        return loss
-    if model.device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", ""), *COMPILERS))):
+    module = _ModelLoss(model, _compiled(loss, model.device) if recipe.compile else loss)
+    if not peers.are_many:
+        return module
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "`broadcast_buffers` is deprecated"
+        )  # in newer versions; older ones have no other name
+        wrapped = DistributedDataParallel(module, broadcast_buffers=False)
+    wrapped.register_comm_hook(None, _summed)
+    return wrapped
+
+
+def _compiled(loss: Loss, device: torch.device) -> Loss:
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", ""), *COMPILERS))):
         raise EngramError("recipe.compile needs a C++ compiler, and none is found", hint="install g++, or leave it out")
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # which torch's compiler looks at
     compiled: Loss = torch.compile(loss)
     return compiled
+
+
+def _summed(_: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None, "this process is of the group"
+    return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]

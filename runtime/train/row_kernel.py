@@ -104,22 +104,60 @@ def momentum_rows(moment, last, rows, gradients, momentum, now):  # type: ignore
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
-def balanced_rows(weight, updates, rows, vectors, directions, distance, least, divisions):  # type: ignore[no-untyped-def]
-    """Moves `rows` of `weight` (R, D), each by `distance`, against `directions` (U, D) once those are balanced.
-
-    A row whose direction is no longer than `least` of the mean stays, but is counted in `updates` (R,) too. With u the
-    directions, the balanced matrix is r_i u_ij c_j: only r and c are found, it is never written.
-    """
-    norms = np.empty(rows.shape[0], dtype=np.float32)
-    for i in range(rows.shape[0]):
+def row_norms(directions):  # type: ignore[no-untyped-def]
+    """(U,) The norms of directions (U, D)."""
+    norms = np.empty(directions.shape[0], dtype=np.float32)
+    for i in range(directions.shape[0]):
         square = np.float32(0)
         for j in range(directions.shape[1]):
             square += directions[i, j] * directions[i, j]
         norms[i] = math.sqrt(square)
-    threshold = least * norms.sum() / max(rows.shape[0], 1)
-    columns = np.ones(directions.shape[1], dtype=np.float32)  # c²
-    for _ in range(divisions // 2):
-        columns = _column_scales(directions, norms, threshold, columns)
+    return norms
+
+
+@njit(forceinline=True, error_model="numpy", fastmath={"reassoc"})
+def _scaled_square(matrix, row, columns):  # type: ignore[no-untyped-def]
+    """The squared norm of a row whose columns are scaled by the roots of `columns`."""
+    total = np.float32(0)
+    for j in range(columns.shape[0]):
+        total += matrix[row, j] * matrix[row, j] * columns[j]
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def largest_shares(directions, norms, threshold):  # type: ignore[no-untyped-def]
+    """(D,) float64 The largest share that each column has in the square of a row's norm, of rows longer than `threshold`."""
+    ones, largest = np.ones(directions.shape[1], np.float32), np.zeros(directions.shape[1])
+    for i in range(directions.shape[0]):
+        if norms[i] > threshold:
+            scale = np.float32(1) / _scaled_square(directions, i, ones)
+            for j in range(directions.shape[1]):
+                largest[j] = max(largest[j], directions[i, j] * directions[i, j] * scale)
+    return largest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def column_shares(directions, norms, threshold, columns, factors):  # type: ignore[no-untyped-def]
+    """(D,) float64 The sums of the columns' shares in the squares of rows longer than `threshold`, each times its `factors`.
+
+    Columns are scaled by the roots of `columns`. Every share is rounded to a whole number, so that the sums are the same in
+    whatever order, and by however many processes, they are added up.
+    """
+    totals = np.zeros(columns.shape[0])
+    for i in range(directions.shape[0]):
+        if norms[i] > threshold:
+            scale = np.float32(1) / _scaled_square(directions, i, columns)
+            for j in range(columns.shape[0]):
+                totals[j] += np.rint(np.float64(directions[i, j] * directions[i, j] * columns[j] * scale) * factors[j])
+    return totals
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def move_balanced(weight, updates, rows, vectors, directions, norms, threshold, columns, distance):  # type: ignore[no-untyped-def]
+    """Moves `rows` of `weight` (R, D), each by `distance`, against `directions` (U, D) scaled by the roots of `columns` (D,).
+
+    A row whose direction is no longer than `threshold` stays, but is counted in `updates` (R,) too.
+    """
     roots = np.sqrt(columns)
     for i in range(rows.shape[0]):
         if i + AHEAD < rows.shape[0]:
@@ -130,26 +168,3 @@ def balanced_rows(weight, updates, rows, vectors, directions, distance, least, d
             step = np.float32(distance / math.sqrt(_scaled_square(directions, i, columns)))
         for j in range(vectors.shape[1]):
             weight[rows[i], j] = vectors[i, j] - step * directions[i, j] * roots[j]
-
-
-@njit(inline="always", error_model="numpy", fastmath={"reassoc"})
-def _column_scales(matrix, norms, threshold, columns):  # type: ignore[no-untyped-def]
-    """c² (D,) after the rows, as scaled by `columns` until now, and then the columns were divided by their norms."""
-    totals = np.zeros(columns.shape[0], dtype=np.float32)
-    for i in range(matrix.shape[0]):
-        if norms[i] > threshold:
-            scale = np.float32(1) / _scaled_square(matrix, i, columns)
-            for j in range(columns.shape[0]):
-                totals[j] += matrix[i, j] * matrix[i, j] * scale
-    for j in range(columns.shape[0]):
-        totals[j] = 1 / totals[j] if totals[j] > 0 else 0
-    return totals
-
-
-@njit(inline="always", error_model="numpy", fastmath={"reassoc"})
-def _scaled_square(matrix, row, columns):  # type: ignore[no-untyped-def]
-    """The squared norm of a row whose columns are scaled by the roots of `columns`."""
-    total = np.float32(0)
-    for j in range(columns.shape[0]):
-        total += matrix[row, j] * matrix[row, j] * columns[j]
-    return total

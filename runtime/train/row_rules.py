@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runtime.config import RowRule
-from runtime.train.row_kernel import adam_rows, balanced_rows, momentum_rows, rowwise_adam_rows
+from runtime.train.peers import ALONE, Peers
+from runtime.train.row_kernel import (
+    adam_rows,
+    column_shares,
+    largest_shares,
+    momentum_rows,
+    move_balanced,
+    row_norms,
+    rowwise_adam_rows,
+)
 
 BETAS = (0.9, 0.95)
 EPS = 1e-10
@@ -24,6 +33,9 @@ LEAST_NORM = 1e-3  # of the mean norm: a row whose momentum is no longer is not 
 DIVISIONS = 11  # by the norms of rows and columns in turn, rows first and last
 BALANCED_RMS = 0.18  # of a row's step, times the learning rate
 DIVISION_EPS = 1e-20
+WHOLE = 2.0**30  # what shares are rounded to parts of: sums over millions of rows are still whole numbers of float64
+
+Floats = NDArray[np.float32]
 
 
 @cache
@@ -41,6 +53,7 @@ class Gradients:
     rows: Tensor  # (U,) int64, each once
     vectors: Tensor  # (U, D) the rows as they were read
     values: Tensor  # (U, D) with respect to them; a step may overwrite them
+    step: int  # the number of the step, from 1
 
     def arrays(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         return self.rows.numpy(), self.vectors.numpy(), self.values.numpy()
@@ -101,7 +114,7 @@ class AdamRows:
                 kept[name].index_copy_(0, rows, value)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LazyMomentum:
     """A running mean of each row's gradients, with a gradient of 0 for steps that do not read the row.
 
@@ -110,28 +123,22 @@ class LazyMomentum:
 
     share: float  # that a step keeps of it
     moment: Tensor  # (R, D) as the row's last step left it
-    last: Tensor  # (R,) int32, the number of that step, from 1; 0 for a row that was never read
-    steps: int | None = None  # that the table has taken; None until it takes one, since training may go on from a checkpoint
-
-    def next_step(self) -> int:
-        """The number of the step being taken: every step reads some row, so the newest `last` is that of the one before."""
-        self.steps = 1 + (int(self.last.max()) if self.steps is None else self.steps)
-        return self.steps
+    last: Tensor  # (R,) int32, the number of that step; 0 for a row that was never read
 
     def ahead(self, gradients: Gradients) -> Tensor:
         """(U, D) The mean of the gradients and their running mean, a step ahead (Nesterov)."""
         if gradients.rows.is_cpu:
             rows, _, values = gradients.arrays()
-            momentum_rows(self.moment.numpy(), self.last.numpy(), rows, values, self.share, self.next_step())
+            momentum_rows(self.moment.numpy(), self.last.numpy(), rows, values, self.share, gradients.step)
             return gradients.values
         return self.ahead_in_torch(gradients)
 
     def ahead_in_torch(self, gradients: Gradients) -> Tensor:
-        rows, part, now = gradients.rows, gradients.values * (1 - self.share), self.next_step()
-        kept = self.share ** (now - self.last.index_select(0, rows))
+        rows, part = gradients.rows, gradients.values * (1 - self.share)
+        kept = self.share ** (gradients.step - self.last.index_select(0, rows))
         moment = self.moment.index_select(0, rows) * kept[:, None] + part
         self.moment.index_copy_(0, rows, moment)
-        self.last.index_fill_(0, rows, now)
+        self.last.index_fill_(0, rows, gradients.step)
         return part + self.share * moment
 
 
@@ -150,12 +157,13 @@ class SinkhornRows:
 
     momentum: LazyMomentum | None  # None where μ is 0: u is the gradient
     updates: Tensor  # (R,) float32
+    peers: Peers  # that hold the table's other rows, which the batch reads as well
 
     @classmethod
-    def new(cls, weight: Tensor, share: float) -> "SinkhornRows":
+    def new(cls, weight: Tensor, share: float, peers: Peers) -> "SinkhornRows":
         updates = weight.new_zeros(len(weight))
         last = torch.zeros_like(updates, dtype=torch.int32)
-        return cls(LazyMomentum(share, torch.zeros_like(weight), last) if share else None, updates)
+        return cls(LazyMomentum(share, torch.zeros_like(weight), last) if share else None, updates, peers)
 
     def state(self) -> dict[str, Tensor]:
         momentum = {"moment": self.momentum.moment, "last": self.momentum.last} if self.momentum else {}
@@ -165,31 +173,63 @@ class SinkhornRows:
         if not weight.is_cpu:
             self.step_in_torch(weight, gradients, rate)
             return
-        directions = self.momentum.ahead(gradients) if self.momentum else gradients.values
-        rows, vectors, _ = gradients.arrays()
+        ahead = self.momentum.ahead(gradients) if self.momentum else gradients.values
+        (rows, vectors, _), directions = gradients.arrays(), ahead.numpy()
+        norms = row_norms(directions)
+        threshold = np.float32(LEAST_NORM * self._mean(norms))
+        columns = self._columns(directions, norms, threshold)
         distance = BALANCED_RMS * rate * weight.shape[1] ** 0.5
-        tables = weight.numpy(), self.updates.numpy()
-        balanced_rows(*tables, rows, vectors, directions.numpy(), distance, LEAST_NORM, DIVISIONS)
+        move_balanced(weight.numpy(), self.updates.numpy(), rows, vectors, directions, norms, threshold, columns, distance)
+
+    def _mean(self, norms: Floats) -> float:
+        """Of the norms of all rows that the batch reads, whoever holds them: the same sum in any order, of whole numbers."""
+        (largest,) = self.peers.largest(norms.max(initial=0, keepdims=True).astype(np.float64))
+        if largest == 0:
+            return 0.0
+        whole = np.rint(norms / largest * WHOLE)
+        total, count = self.peers.total(np.array([whole.sum(), len(norms)]))
+        return float(total / count * (largest / WHOLE))
+
+    def _columns(self, directions: Floats, norms: Floats, threshold: np.float32) -> Floats:
+        """(D,) The squares of what columns are multiplied with in the balanced matrix, whose rows have norm 1.
+
+        Before the first division a column may be any number of times smaller than others, hence a factor of its own.
+        """
+        columns = np.ones(directions.shape[1], np.float32)
+        shares = self.peers.largest(largest_shares(directions, norms, threshold))
+        factors = WHOLE / np.where(shares > 0, shares, 1)
+        for _ in range(DIVISIONS // 2):
+            totals = self.peers.total(column_shares(directions, norms, threshold, columns, factors))
+            columns = np.where(totals > 0, columns * factors / np.maximum(totals, 1), 0).astype(np.float32)
+            factors = np.full_like(factors, WHOLE)
+        return columns
 
     def step_in_torch(self, weight: Tensor, gradients: Gradients, rate: float) -> None:
         directions = self.momentum.ahead_in_torch(gradients) if self.momentum else gradients.values
         distance = BALANCED_RMS * rate * weight.shape[1] ** 0.5
-        weight.index_copy_(0, gradients.rows, gradients.vectors.sub(balanced(directions), alpha=distance))
+        weight.index_copy_(0, gradients.rows, gradients.vectors.sub(balanced(directions, self.peers), alpha=distance))
         self.updates.index_add_(0, gradients.rows, torch.ones_like(gradients.rows, dtype=torch.float32))
 
 
-def new_rule(weight: Tensor, rule: RowRule, momentum: float | None) -> Rule:
-    """The rule of that name for the table `weight`, with nothing kept yet."""
+def new_rule(weight: Tensor, rule: RowRule, momentum: float | None, peers: Peers = ALONE) -> Rule:
+    """The rule of that name for the table `weight`, with nothing kept yet; `peers` hold its other rows."""
     if rule == "sinkhorn":
-        return SinkhornRows.new(weight, BALANCED_MOMENTUM if momentum is None else momentum)
+        return SinkhornRows.new(weight, BALANCED_MOMENTUM if momentum is None else momentum, peers)
     return AdamRows.new(weight, rule == "rowwise_adam", BETAS[0] if momentum is None else momentum)
 
 
-def balanced(directions: Tensor) -> Tensor:
-    """A matrix (U, D) whose rows have norm 1, and whose columns have equal norms as nearly as DIVISIONS divisions make them."""
+def balanced(directions: Tensor, peers: Peers) -> Tensor:
+    """A matrix (U, D) whose rows have norm 1, and whose columns have equal norms as nearly as DIVISIONS divisions make them.
+
+    Its other rows are the peers'.
+    """
     norms = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
-    directions = torch.where(norms > LEAST_NORM * norms.mean(), directions, 0)
+    total, count = peers.total_of(torch.stack([norms.sum(), norms.new_tensor(len(norms))]))
+    directions = torch.where(norms > LEAST_NORM * total / count, directions, 0)
     for number in range(DIVISIONS):
-        across = 1 - number % 2
-        directions = directions / (torch.linalg.vector_norm(directions, dim=across, keepdim=True) + DIVISION_EPS)
+        if number % 2:
+            across = peers.total_of(directions.square().sum(0)).sqrt()
+        else:
+            across = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+        directions = directions / (across + DIVISION_EPS)
     return directions

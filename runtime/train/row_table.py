@@ -4,7 +4,7 @@ A step reads the batch's unique rows, differentiates with respect to those, and 
 them (`row_rules.py`). Nothing in a step depends on how many rows the table has.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,14 +17,19 @@ from torch.nn import functional
 from runtime.config import RowRule
 from runtime.train.leaf import Leaf
 from runtime.train.leaf_kernel import unique_rows
+from runtime.train.new_rows import NewRows
+from runtime.train.peers import ALONE, Peers
 from runtime.train.row_rules import Gradients, Rule, new_rule
-from runtime.vectors import LayerRows, Vectors
 
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
+    """A table, or a range of its rows; rows are numbered as in the whole table everywhere but in the tensors."""
+
     weight: Tensor  # (rows, head_dim)
     rule: Rule
+    new_rows: NewRows
+    first: int = 0  # the number of its first row
 
     @classmethod
     def create(
@@ -36,55 +41,64 @@ class RowTable:
         device: torch.device,
         rule: RowRule = "adam",
         momentum: float | None = None,
+        first: int = 0,
+        peers: Peers = ALONE,
     ) -> "RowTable":
-        """Rows drawn with a deviation `std`, and nothing yet of what the rule keeps; without `momentum`, the rule's own."""
-        generator = torch.Generator().manual_seed(seed)
-        weight = torch.empty(rows, head_dim).normal_(0, std, generator=generator).to(device)
-        return cls(weight, new_rule(weight, rule, momentum))
+        """So many rows from `first` on, drawn with a deviation `std`, and nothing yet of what the rule keeps.
+
+        Without `momentum`, it is the rule's own; `peers` hold the table's other rows.
+        """
+        new_rows, drawn = NewRows(seed, std), np.empty((rows, head_dim), np.float32)
+        new_rows.fill_range(first, drawn)
+        weight = torch.from_numpy(drawn).to(device)
+        return cls(weight, new_rule(weight, rule, momentum, peers), new_rows, first)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that training changes, by name; the first axis of each tensor is the rows."""
         return {"weight": self.weight, **self.rule.state()}
 
     def equalise(self, firsts: Sequence[int]) -> None:
-        """Gives every row the vector of the first of its head; heads begin at the rows `firsts`, ascending."""
-        for first, end in pairwise([*firsts, len(self.weight)]):
-            self.weight[first:end] = self.weight[first].clone()
+        """Gives every row the vector that the first of its head was drawn with; heads begin at the rows `firsts`, ascending."""
+        end = self.first + len(self.weight)
+        for head, following in pairwise([*firsts, max(end, firsts[-1])]):
+            vector = np.empty((1, self.weight.shape[1]), np.float32)
+            self.new_rows.fill(np.array([head]), vector)
+            own = slice(max(0, head - self.first), max(0, following - self.first))
+            self.weight[own] = torch.from_numpy(vector)
 
     def vectors(self, rows: NDArray[np.signedinteger]) -> Tensor:
-        """(B, T, columns·head_dim) The vectors of rows (B, T, columns)."""
-        return functional.embedding(torch.from_numpy(rows).to(self.weight.device), self.weight).flatten(2)
+        """(B, T, columns·head_dim) The vectors of rows (B, T, columns), which are all here."""
+        return functional.embedding(torch.from_numpy(rows - self.first).to(self.weight.device), self.weight).flatten(2)
 
     def read(self, rows: NDArray[np.signedinteger]) -> Leaf:
-        """The leaf of a batch's rows (B, T, columns)."""
-        if self.weight.is_cpu:
-            found = unique_rows(rows.reshape(-1), len(self.weight).bit_length())
-            unique, inverse = (torch.from_numpy(array) for array in found)
-        else:
-            unique, inverse = torch.unique(torch.from_numpy(rows).to(self.weight.device), return_inverse=True)
-        return Leaf(unique, self.weight.index_select(0, unique).requires_grad_(), inverse.view(rows.shape))
+        """The leaf of a batch's rows, of any shape."""
+        unique, inverse = distinct(torch.from_numpy(rows).to(self.weight.device))
+        return Leaf(unique, self.gathered(unique).requires_grad_(), inverse)
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """(U, head_dim) The vectors of rows (U,)."""
+        return self.weight.index_select(0, rows - self.first if self.first else rows)
 
     @torch.no_grad()
     def reread(self, leaf: Leaf, positions: Tensor) -> None:
         """Sets the vectors of a leaf at some positions of its rows to what the table has now."""
-        leaf.vectors.index_copy_(0, positions, self.weight.index_select(0, leaf.rows[positions]))
+        leaf.vectors.index_copy_(0, positions, self.gathered(leaf.rows[positions]))
+
+    def step(self, leaf: Leaf, learning_rate: float, step: int) -> None:
+        """Moves the leaf's rows by their gradient, which it may overwrite, in a step of that number, from 1."""
+        self.move(leaf.rows, leaf.vectors, leaf.gradient, learning_rate, step)
 
     @torch.no_grad()
-    def step(self, leaf: Leaf, learning_rate: float) -> None:
-        """Moves the leaf's rows by their gradient, which it may overwrite."""
-        assert leaf.vectors.grad is not None, "backward comes first"
-        self.rule.step(self.weight, Gradients(leaf.rows, leaf.vectors.detach(), leaf.vectors.grad), learning_rate)
+    def move(self, rows: Tensor, vectors: Tensor, gradients: Tensor, learning_rate: float, step: int) -> None:
+        """The same for rows (U,), each once, with the vectors (U, head_dim) that they have now."""
+        own = rows - self.first if self.first else rows
+        self.rule.step(self.weight, Gradients(own, vectors.detach(), gradients, step), learning_rate)
 
 
-@dataclass(frozen=True, slots=True)
-class RowTables:
-    """The placement of rows that are being trained: every layer's table, read as it is now and without gradients."""
-
-    tables: Mapping[int, RowTable]
-
-    @property
-    def table_bytes(self) -> int:
-        return sum(table.weight.nbytes for table in self.tables.values())
-
-    def fetch(self, rows: LayerRows) -> Vectors:
-        return lambda layer: self.tables[layer].vectors(rows[layer])
+def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct numbers (U,) of rows of any shape, ascending, and the index of each row's among them, in that shape."""
+    if not rows.is_cpu:
+        return torch.unique(rows, return_inverse=True)  # type: ignore[no-any-return]
+    flat = rows.reshape(-1).numpy()
+    unique, inverse = (torch.from_numpy(array) for array in unique_rows(flat, int(flat.max(initial=0)).bit_length()))
+    return unique, inverse.view(rows.shape)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from runtime.model.language_model import LanguageModel
 from runtime.train.row_table import RowTable
+from runtime.train.rows import Rows
 
 ROWS_AT_ONCE = 1 << 18  # that are copied out of a table: tens of megabytes
 
@@ -19,10 +20,15 @@ class State:
 
     model: LanguageModel
     optimizer: torch.optim.Optimizer
-    tables: dict[int, RowTable]
+    rows: Rows
     step: int = 0
     elapsed_sec: float = 0.0  # of training, with its validations and checkpoints
     marks: dict[int, Tensor] = field(init=False)  # layer → (rows,) bool, on the table's device
+
+    @property
+    def tables(self) -> Mapping[int, RowTable]:
+        """Of each layer what this process has in memory."""
+        return self.rows.tables
 
     def __post_init__(self) -> None:
         weights = {layer: table.weight for layer, table in self.tables.items()}
@@ -30,7 +36,7 @@ class State:
 
     def mark(self, layer: int, rows: Tensor) -> None:
         """Says that a step has changed rows (U,) of a layer, or their moments."""
-        self.marks[layer].index_fill_(0, rows, True)
+        self.marks[layer].index_fill_(0, rows - self.tables[layer].first, True)
 
     def mark_all(self) -> None:
         for marks in self.marks.values():
@@ -42,12 +48,12 @@ class State:
 
     def changed(self) -> dict[int, Tensor]:
         """layer → (U,) int64 The rows changed since the last checkpoint, ascending."""
-        return {layer: marks.nonzero().flatten() for layer, marks in self.marks.items()}
+        return {layer: marks.nonzero().flatten() + self.tables[layer].first for layer, marks in self.marks.items()}
 
     def is_finite(self, changed: Mapping[int, Tensor]) -> bool:
         """Whether the model's numbers, and those of rows changed since the last checkpoint, are neither infinite nor NaN."""
         rows = (
-            self.tables[layer].weight.index_select(0, piece)
+            self.tables[layer].gathered(piece)
             for layer, numbers in changed.items()
             for piece in torch.split(numbers, ROWS_AT_ONCE)
         )

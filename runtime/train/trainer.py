@@ -6,12 +6,14 @@ else by its optimiser. Products are computed in bfloat16 (autocast) where that i
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from hashing.base.errors import EngramError, UsageError
 from hashing.spec import HashSpec
@@ -31,8 +33,12 @@ from runtime.train.feed import Batch, Feed
 from runtime.train.loss import trained_loss
 from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import backbone_optimizer
-from runtime.train.row_table import RowTable, RowTables
+from runtime.train.peers import ALONE, Peers
+from runtime.train.processes import check_processes, identity
+from runtime.train.row_table import RowTable
+from runtime.train.rows import OwnRows, Rows
 from runtime.train.schedule import Schedule
+from runtime.train.sharded_rows import ShardedRows
 from runtime.train.state import State
 from runtime.validation import Validation, validate, validation_budget
 
@@ -76,33 +82,46 @@ class Trainer:
 
     _lock: ExitStack  # that holds the run's WriterLock
 
-    def __init__(self, run: Run, config: RunConfig, tokens: Tokens) -> None:
-        self.run, self.config, self.tokens = run, config, tokens
+    def __init__(self, run: Run, config: RunConfig, tokens: Tokens, peers: Peers = ALONE) -> None:
+        self.run, self.config, self.tokens, self.peers = run, config, tokens, peers
         self.recipe, self.device = config.recipe, default_device()
         self.vocab, self.tokenizer = run.vocab(), run.tokenizer()
         self.schedule = Schedule(config.recipe)
         self.addressing = Addressing(self.vocab, config.spec) if config.spec else None
-        self.batches = Batches(tokens.ids("train"), self.recipe.batch, self.recipe.length, self.recipe.seed)
-        torch.manual_seed(self.recipe.seed)
+        recipe, spec = self.recipe, config.spec
+        own = peers.share(recipe.batch)
+        self.batches = Batches(tokens.ids("train"), recipe.batch, recipe.length, recipe.seed, own)
+        torch.manual_seed(recipe.seed)
         model = LanguageModel(config.model).to(self.device)
-        self.state = State(model, backbone_optimizer(model, self.recipe), self._tables(config.spec) if config.spec else {})
-        self._loss = trained_loss(model, self.recipe)
-        self.feed = Feed(self.batches, self.addressing, self.state.tables, self.device)
+        self.state = State(model, backbone_optimizer(model, recipe), self._rows(spec) if spec else OwnRows({}))
+        self._loss = trained_loss(model, recipe, peers)
+        self.feed = Feed(self.batches, self.addressing, self.state.rows, self.device)
         self.last_validation: Validation | None = None
         self._trained_tokens, self._trained_sec = 0, 0.0
 
-    def _tables(self, spec: HashSpec) -> dict[int, RowTable]:
-        """New tables of every layer, each from a seed of its own."""
-        recipe, head_dim = self.recipe, self.config.head_dim
-        rule = recipe.row_rule, recipe.row_momentum
-        tables = {
-            layer: RowTable.create(spec.rows(layer), head_dim, recipe.row_std, recipe.seed + layer, self.device, *rule)
-            for layer in spec.layers
-        }
-        if recipe.rows == "equal":
+    def _rows(self, spec: HashSpec) -> Rows:
+        """New rows of every layer, each layer's from a seed of its own: all of them, or this process's share."""
+        tables = {layer: self._table(layer, self.peers.share(spec.rows(layer))) for layer in spec.layers}
+        if self.recipe.rows == "equal":
             for layer, table in tables.items():
                 table.equalise(spec.offsets(layer))
-        return tables
+        if self.peers.are_many:
+            return ShardedRows(tables, {layer: spec.rows(layer) for layer in spec.layers}, self.peers)
+        return OwnRows(tables)
+
+    def _table(self, layer: int, own: range) -> RowTable:
+        recipe = self.recipe
+        return RowTable.create(
+            len(own),
+            self.config.head_dim,
+            recipe.row_std,
+            recipe.seed + layer,
+            self.device,
+            recipe.row_rule,
+            recipe.row_momentum,
+            own.start,
+            self.peers,
+        )
 
     @classmethod
     def start(
@@ -112,45 +131,68 @@ class Trainer:
         corpus: Corpus,
         progress: Progress = quiet,
         encoded: Tokens | None = None,
+        peers: Peers = ALONE,
     ) -> "Trainer":
         """Encodes the corpus, from where an earlier call was interrupted, and sets out; an earlier training is replaced.
 
         Where the corpus is encoded already, the run shares those files. The earlier training stays as it was until everything
-        of the new one is there, with a checkpoint of its step 0.
+        of the new one is there, with a checkpoint of its step 0. Of several processes the first alone reads and replaces files;
+        the others wait for it.
         """
+        vocab = run.vocab()
+        check_processes(config, peers)
+        peers.check_same(identity(config, vocab))
         with ExitStack() as unless_started:
-            unless_started.enter_context(WriterLock(run.folder))
-            vocab = run.vocab()
-            writing = encoded_corpus(run.folder / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, progress)
-            with nullcontext(encoded) if encoded else writing as tokens, replacing(run.folder) as fresh:
-                train = fresh / "train"
-                trainer = cls(run, config, tokens.place(train / "tokens"))
+            with peers.together(), ExitStack() as files:
+                fresh = Path()
+                with peers.together():
+                    if peers.is_first:
+                        unless_started.enter_context(WriterLock(run.folder))
+                        writing = encoded_corpus(run.folder / "tokens", corpus, run.tokenizer(), vocab.end_of_text_id, progress)
+                        own = encoded or files.enter_context(writing)
+                        fresh = files.enter_context(replacing(run.folder))
+                        own.place(fresh / "train" / "tokens")
+                train = peers.told(fresh) / "train"
+                trainer = cls(run, config, Tokens.open(train / "tokens"), peers)
                 trainer.batches.require_full()
-                link(save_checkpoint(train, trainer.state, config.spec, vocab, None), fresh)
-                corpus.save(fresh / "corpus.json")
-                config.save(fresh / "config.json")
+                checkpoint = save_checkpoint(train, trainer.state, config.spec, vocab, None, peers=peers)
+                if peers.is_first:
+                    link(checkpoint, fresh)
+                    corpus.save(fresh / "corpus.json")
+                    config.save(fresh / "config.json")
             trainer._lock = unless_started.pop_all()
         trainer.tokens = Tokens.open(run.train_folder / "tokens")
         return trainer
 
     @classmethod
-    def resume(cls, run: Run, **changes: Any) -> "Trainer":
-        """From the newest checkpoint, with fields of the recipe changed: a number of steps or minutes extends the training."""
+    def resume(cls, run: Run, peers: Peers = ALONE, **changes: Any) -> "Trainer":
+        """From the newest checkpoint, with fields of the recipe changed: a number of steps or minutes extends the training.
+
+        It may have been written by another number of processes.
+        """
         config, vocab = run.config(), run.vocab()
         if config.spec:
             run.check_vocab(config.spec, vocab)
+        recipe = replace(config.recipe, **changes)
+        check_processes(config, peers)
+        peers.check_same(identity(replace(config, recipe=recipe), vocab))
         with ExitStack() as unless_started:
-            unless_started.enter_context(WriterLock(run.folder))
-            recipe = replace(config.recipe, **changes)
-            trainer = cls(run, replace(config, recipe=recipe), Tokens.open(run.train_folder / "tokens"))
+            with peers.together():
+                if peers.is_first:
+                    unless_started.enter_context(WriterLock(run.folder))
+            trainer = cls(run, replace(config, recipe=recipe), Tokens.open(run.train_folder / "tokens"), peers)
             if found := newest(run.train_folder):
                 check_identity(run, found, config.spec, vocab)
                 load_checkpoint(found, trainer.state)
-                publish(run, recipe.kept)
-            if changes:
-                trainer._check_longer(config.recipe)
-                trainer.config.save(run.config_path)
-            Metrics(run.train_folder).forget_after(trainer.state.step)
+            with peers.together():
+                if peers.is_first and found:
+                    publish(run, recipe.kept)
+                if changes:
+                    trainer._check_longer(config.recipe)
+                if peers.is_first:
+                    if changes:
+                        trainer.config.save(run.config_path)
+                    Metrics(run.train_folder).forget_after(trainer.state.step)
             trainer._lock = unless_started.pop_all()
         return trainer
 
@@ -179,11 +221,13 @@ class Trainer:
 
     def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
         """Trains, yielding every step; when `stop` says so, saves and ends. Metrics are on disk before a step is yielded."""
-        metrics = MetricsWriter(Metrics(self.run.train_folder), self.state.step)
+        peers = self.peers
+        metrics = MetricsWriter(Metrics(self.run.train_folder), self.state.step) if peers.is_first else None
         try:
-            while not self.is_over and not stop():
+            while not self.is_over and not any(peers.gathered(stop())):
                 report = self._step()
-                metrics.write(report.metrics())
+                if metrics:
+                    metrics.write(report.metrics())
                 if report.validation:
                     self._save(report.validation.nats_per_token)
                 elif self.schedule.checkpoint_due(report.step):
@@ -193,7 +237,8 @@ class Trainer:
             if found is None or found.step != self.state.step or not found.is_whole:
                 self._save(None)
         finally:
-            metrics.close()
+            if metrics:
+                metrics.close()
             self.close()
 
     def _step(self) -> Report:
@@ -204,14 +249,18 @@ class Trainer:
         self._trained_tokens += self.recipe.batch * self.recipe.length
         self._trained_sec += time.perf_counter() - began - state.elapsed_sec
         speed = self._trained_tokens / self._trained_sec
-        state.elapsed_sec = time.perf_counter() - began
+        state.elapsed_sec = self._clock(began)
         validation = sample = None
         if self.schedule.validations_due(state.step, state.elapsed_sec) > due:
             validation, sample = self.validate(), self.sample()
             self.last_validation = validation
-        state.elapsed_sec = time.perf_counter() - began
+        state.elapsed_sec = self._clock(began)
         passed = self.schedule.passed(state.step, state.elapsed_sec)
         return Report(state.step, loss, speed, state.elapsed_sec, passed, validation, sample)
+
+    def _clock(self, began: float) -> float:
+        """Seconds since then on the first process's clock, which decides for all."""
+        return self.peers.gathered(time.perf_counter() - began)[0]
 
     def _checked_step(self) -> float:
         """One batch; its loss. Raises EngramError, after which nothing is saved, when it has none or does not fit in memory."""
@@ -237,32 +286,46 @@ class Trainer:
         rate = self.recipe.learning_rate * self.schedule.rate(state.step, state.elapsed_sec)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        loss = sum(self._backward(part) for part in batch.parts(self.recipe.accumulate)) / self.recipe.accumulate
+        parts = [*batch.parts(self.recipe.accumulate)]
+        with self._unsummed():
+            losses = [self._backward(part) for part in parts[:-1]]
+        losses.append(self._backward(parts[-1]))
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
+        for load in state.model.expert_loads():
+            self.peers.total_of(load)
         state.model.balance_experts(self.recipe.balance_rate)
         if self.recipe.rows == "trained":
             self._update_rows(batch, rate * self.recipe.row_rate_factor)
         state.step += 1
-        return loss
+        return sum(self.peers.gathered(sum(losses))) / self._parts
+
+    @property
+    def _parts(self) -> int:
+        """That a batch is computed in, by all processes."""
+        return self.recipe.accumulate * self.peers.count
+
+    def _unsummed(self) -> AbstractContextManager[None]:
+        """Within the block gradients are not yet added up over the processes."""
+        return self._loss.no_sync() if isinstance(self._loss, DistributedDataParallel) else nullcontext()
 
     def _update_rows(self, batch: Batch, learning_rate: float) -> None:
         self.feed.write(batch, learning_rate)
-        for layer, leaf in batch.leaves.items():
-            self.state.mark(layer, leaf.rows)
+        for layer, rows in batch.rows.moved.items():
+            self.state.mark(layer, rows)
 
     def _backward(self, part: Batch) -> float:
         """Adds a part's share to the gradients of the batch; the part's loss in nats per token."""
         with autocast(self.device, self.config.precision):
             vectors = {layer: leaf.batch_vectors() for layer, leaf in part.leaves.items()}
             loss = self._loss(part.inputs, part.targets, vectors)
-        (loss / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
-        return loss.item()
+        (loss / self._parts).backward()
+        return float(loss.detach())
 
     def lookup(self) -> Lookup | None:
         """The way to the rows as they are now; None without memory."""
-        return Lookup(self.addressing, RowTables(self.state.tables)) if self.addressing else None
+        return Lookup(self.addressing, self.state.rows) if self.addressing else None
 
     def validate(self, memory: bool = True) -> Validation:
         """The loss over the validation side, with the memory or with it suppressed."""
@@ -294,14 +357,16 @@ class Trainer:
 
     def _save(self, validation_nats: float | None, whole: bool = True) -> None:
         """Raises EngramError, and leaves the checkpoint before, when the drive does not take it."""
-        began, before = time.perf_counter(), newest(self.run.train_folder)
+        began, before, peers = time.perf_counter(), newest(self.run.train_folder), self.peers
         try:
-            save_checkpoint(self.run.train_folder, self.state, self.config.spec, self.vocab, validation_nats, whole)
-            publish(self.run, self.recipe.kept)
+            save_checkpoint(self.run.train_folder, self.state, self.config.spec, self.vocab, validation_nats, whole, peers)
+            with peers.together():
+                if peers.is_first:
+                    publish(self.run, self.recipe.kept)
         except OSError as e:
             stays = f"; that of step {before.step} stays" if before else ""
             raise EngramError(
                 f"the checkpoint of step {self.state.step} cannot be written: {e.strerror}{stays}",
                 hint=f"once there is room, {self.run.command('train --resume')} goes on",
             ) from e
-        self.state.elapsed_sec += time.perf_counter() - began
+        self.state.elapsed_sec += self._clock(began)

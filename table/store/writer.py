@@ -108,10 +108,14 @@ class StoreWriter:
         """The kept bytes of the origin's file. Raises EngramError when they are not those of the manifest."""
         write_kept(origin_path(self.partial, position), self.manifest.origin_files[position], pieces)
 
-    def write_layer(self, layer: int, fill: Fill, progress: Progress = quiet) -> None:
-        """Writes the layer's shards that are not there yet; `fill` is called by several threads at once."""
-        shards = range(self.manifest.shard_count(layer))
-        with worker_threads(min(THREADS, len(shards)), "write") as threads:
+    def write_layer(self, layer: int, fill: Fill, progress: Progress = quiet, shards: range | None = None) -> None:
+        """Writes the layer's shards that are not there yet, or those given; `fill` is called by several threads at once.
+
+        Between the time that its one process has entered the writer and that it finishes, others may write other shards.
+        """
+        if shards is None:
+            shards = range(self.manifest.shard_count(layer))
+        with worker_threads(max(1, min(THREADS, len(shards))), "write") as threads:
             tasks = [threads.submit(self._write_shard, layer, shard, fill, progress) for shard in shards]
             for task in as_completed(tasks):
                 task.result()
