@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from hashing.base.errors import EngramError
@@ -39,9 +40,9 @@ class _ModelLoss(nn.Module):
 def trained_loss(model: LanguageModel, recipe: Recipe, peers: Peers = ALONE) -> nn.Module:
     """The mean loss in nats per token, a Loss computed as the recipe says.
 
-    Where several processes train, its backward pass adds up their gradients of the backbone: the sum and not the mean, so that
-    two processes have to the bit what one has that takes both parts of the batch. Raises EngramError for what this machine
-    cannot do.
+    Where several processes train, its backward pass adds up their gradients of the backbone: the sum and not the mean, in the
+    order of ranks, so that they have to the bit what one process has that takes the parts of the batch one after the other.
+    Raises EngramError for what this machine cannot do.
     """
     for block in model.blocks if recipe.float8_projection else ():
         if block.memory is not None:
@@ -73,6 +74,15 @@ def _compiled(loss: Loss, device: torch.device) -> Loss:
 
 
 def _summed(_: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    assert work is not None, "this process is of the group"
-    return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
+    """Each process adds up a part of the gradients, in the order of ranks; `all_reduce` sends as much, in its own order."""
+    buffer, count = bucket.buffer(), dist.get_world_size()
+    filled = functional.pad(buffer, (0, -len(buffer) % count))
+    parts = torch.empty_like(filled)
+    dist.all_to_all_single(parts, filled)
+    total, *others = parts.chunk(count)
+    for other in others:
+        total += other
+    dist.all_gather([*filled.chunk(count)], total)
+    done: torch.futures.Future[Tensor] = torch.futures.Future()
+    done.set_result(filled[: len(buffer)])
+    return done
