@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -33,6 +33,14 @@ Minutes: TypeAlias = Annotated[float | None, typer.Option("--minutes", help="Min
 UntilLoss: TypeAlias = Annotated[
     float | None, typer.Option("--until-loss", help="Stop once a validation is at or below it, in nats per token.")
 ]
+RowsPlace: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--rows",
+        metavar="memory|disk",
+        help="Where rows are in training: on disk, tables may be larger than memory.",
+    ),
+]
 Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of weights, rows and order. Default: 0.")]
 
 
@@ -48,6 +56,7 @@ def chosen_config(
     minutes: float | None = None,
     until_loss: float | None = None,
     seed: int | None = None,
+    rows: str = "",
 ) -> "RunConfig":
     """The configuration over a vocabulary that a training's options come to.
 
@@ -59,7 +68,8 @@ def chosen_config(
     from runtime.device import default_device, fast_precision
     from runtime.train.choice import chosen_settings
 
-    options = {"recipe.steps": steps, "recipe.minutes": minutes, "recipe.until_loss": until_loss, "recipe.seed": seed}
+    options: dict[str, Any] = {"recipe.steps": steps, "recipe.minutes": minutes, "recipe.until_loss": until_loss}
+    options |= {"recipe.seed": seed, "recipe.row_place": rows or None}
     settings = chosen_settings(preset=preset, config=config, sets=sets, spec=spec, no_memory=no_memory, options=options)
     outright = named_spec_over(spec, vocab) if spec else None
     chosen = settings.resolve(vocab, fast_precision(default_device()), outright)
@@ -74,7 +84,7 @@ def _refuse_too_large(config: "RunConfig") -> None:
     from runtime.device import default_device, memory_bytes
     from runtime.plan.row_bytes import NUMBER_BYTES, row_state_bytes
 
-    if config.spec is None:
+    if config.spec is None or config.recipe.row_place == "disk":
         return
     recipe, row_bytes = config.recipe, NUMBER_BYTES * config.head_dim
     row_bytes += row_state_bytes(recipe.row_rule, config.head_dim, recipe.row_momentum)
@@ -82,5 +92,5 @@ def _refuse_too_large(config: "RunConfig") -> None:
     if needed > (there := memory_bytes(default_device())):
         raise EngramError(
             f"{config.spec.total_rows:,} rows of {config.head_dim} take {byte_text(needed)} in training, of {byte_text(there)}",
-            hint="fewer or narrower rows: --set memory.rows_per_head=50000, memory.head_dim or another --spec",
+            hint="fewer or narrower rows: --set memory.rows_per_head=50000, memory.head_dim or another --spec; or --rows disk",
         )

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engram_cli.configuring import ConfigFile, Minutes, NoMemory, PresetName, Seed, SetOptions, Steps, TrainedSpec, UntilLoss
+from engram_cli.configuring import (
+    ConfigFile,
+    Minutes,
+    NoMemory,
+    PresetName,
+    RowsPlace,
+    Seed,
+    SetOptions,
+    Steps,
+    TrainedSpec,
+    UntilLoss,
+)
 from engram_cli.interrupt import interrupt_asked, terminable
 from engram_cli.options import (
     DEFAULT_RUN,
@@ -48,6 +59,7 @@ def train(
     minutes: Minutes = None,
     until_loss: UntilLoss = None,
     seed: Seed = None,
+    rows: RowsPlace = "",
     processes: Annotated[
         int, typer.Option("--processes", help="Processes of this machine that share the batch and the rows.", min=1)
     ] = 1,
@@ -76,7 +88,9 @@ def train(
     target = Run(run)
     reading = (corpus, text_key, text_column, encoding, validation, validation_share)
     if resume:
-        anew = any(given not in (None, "", False) for given in (preset, config, sets, spec, no_memory, seed, force, *reading))
+        anew = any(
+            given not in (None, "", False) for given in (preset, config, sets, spec, no_memory, seed, rows, force, *reading)
+        )
         _train(lambda peers: _resumed(target, anew, peers, steps, minutes, until_loss), json)
         return
     named = chosen_config(
@@ -90,6 +104,7 @@ def train(
         minutes=minutes,
         until_loss=until_loss,
         seed=seed,
+        rows=rows,
     )
     _refuse_second(target, force)
     _train(lambda peers: _started(target, named, chosen_corpus(target, *reading), peers), json)

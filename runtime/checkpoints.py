@@ -16,6 +16,7 @@ TABLES, BASE, MOMENTS, MOMENTS_OF_RANGES, CHANGES, OPTIMIZER = (
     "changes",
     "optimizer.safetensors",
 )
+ROWS = "rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,12 @@ class Checkpoint:
     @property
     def is_whole(self) -> bool:
         """Whether its tables are there as they were at its step; otherwise they are those of an earlier one, with changes."""
-        return not (self.folder / BASE).exists()
+        return (self.folder / TABLES).exists() or not ((self.folder / BASE).exists() or self.rows_folder.exists())
+
+    @property
+    def rows_folder(self) -> Path:
+        """Where the rows of a training are that has them on disk, as they are now and not as they were at its step."""
+        return self.folder / ROWS
 
     @property
     def store_path(self) -> Path:

@@ -17,6 +17,7 @@ Precision = Literal["float32", "bfloat16"]
 Optimizer = Literal["adamw", "muon"]
 RowRule = Literal["adam", "rowwise_adam", "sinkhorn"]
 Rows = Literal["trained", "frozen", "equal"]
+RowPlace = Literal["memory", "disk"]
 FORMAT = 2
 MAX_BYTES = 16 << 20
 SHARE_ERROR = 1e-9  # of a sum of two shares, by rounding
@@ -53,6 +54,7 @@ class Recipe:
     rows: Annotated[Rows, Setting("trained; frozen as they are drawn; or equal: frozen, all rows of a head the same")] = (
         "trained"
     )
+    row_place: Annotated[RowPlace, Setting("of rows in training: memory; or disk, for larger tables")] = "memory"
     compile: Annotated[bool, Setting("whether torch compiles the model, which takes a minute at first")] = False
     float8_projection: Annotated[bool, Setting("whether the memory's projection is computed in FP8")] = False
 
@@ -63,6 +65,10 @@ class Recipe:
             raise UsageError(
                 f"recipe.batch is {self.batch}, which does not split into {self.accumulate} equal parts",
                 hint=f"set recipe.accumulate to a divisor of {self.batch}",
+            )
+        if self.row_place == "disk" and self.rows != "trained":
+            raise UsageError(
+                f"recipe.row_place is disk, but rows are {self.rows}", hint="rows that stay as they are need no disk"
             )
         if (self.steps is None) == (self.minutes is None):
             found = "neither" if self.steps is None else f"{self.steps} and {self.minutes:g}"

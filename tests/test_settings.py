@@ -30,6 +30,7 @@ VOCAB = raw_vocab(300)
 OTHERS: dict[str, tuple[str, Any]] = {
     "precision": ("bfloat16", "bfloat16"),
     "memory": ("none", None),
+    "recipe.row_place": ("disk", "disk"),
     "model.hidden": ("64", 64),
     "model.blocks": ("4", 4),
     "model.heads": ("4", 4),

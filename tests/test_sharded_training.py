@@ -283,7 +283,7 @@ def test_torchrun_starts_it(tmp_path: Path, corpus_path: Path) -> None:
     run = run_of(tmp_path, corpus_path, "dense")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
     torchrun += ["--master-port", "0", "--no-python", "--", str(Path(sys.executable).with_name("engram"))]
-    words = [str(word) for word in options(corpus_path, run, "recipe.steps=3", "recipe.evaluations=1")]
+    words = [str(word) for word in options(corpus_path, run, "recipe.steps=3")]
     done = subprocess.run([*torchrun, *words], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("with the memory") == 1

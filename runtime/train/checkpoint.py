@@ -14,14 +14,18 @@
                                               what belongs to them, their weights too unless tables of step m were written; k is
                                               the first of the rows
 
-The state of step n is the base and the moments with the changes laid over them in order; weights in changes count where their
-step is after the base's. What is not new is a hard link to the checkpoint before, so that a checkpoint costs what has changed
-since, and not what there is. Changes that would take more than half of what tables and moments do are not added: all is
-written anew, without changes: over time a byte that changed costs three, and a whole checkpoint its tables beside. The shards
-of an ordinary store could not be shared in this way: hashes scatter the rows of a batch over all of them (docs/log.md).
+Where rows are on disk, `train/rows/` has them and what is kept of them (`record_file.py`), as they are now; rows/ in the newest
+checkpoint is hard links to those files, and the undo journal beside them leads back to its step (`undo_journal.py`).
+
+Otherwise the state of step n is the base and the moments with the changes laid over them in order; weights in changes count
+where their step is after the base's. What is not new is a hard link to the checkpoint before, so that a checkpoint costs what
+has changed since, and not what there is. Changes that would take more than half of what tables and moments do are not added:
+all is written anew, without changes: over time a byte that changed costs three, and a whole checkpoint its tables beside. The
+shards of an ordinary store could not be shared in this way: hashes scatter the rows of a batch over all of them (docs/log.md).
 
 A checkpoint is whole when other commands are to read its tables: that of step 0, one with a validation, the last of a training
-or where it is stopped, and one that is written anew. The model and tables that other commands use are hard links to those of
+or where it is stopped, and one that is written anew; of a training with rows on disk, whose tables may take minutes to write,
+only the last. The model and tables that other commands use are hard links to those of
 the newest whole one; both carry its step and the spec's fingerprint, and are refused when theirs differ. A run without memory
 has no tables, its checkpoints are whole, and its spec is "none".
 
@@ -48,8 +52,9 @@ from runtime.checkpoints import OPTIMIZER, TABLES, Checkpoint, Progress, best_of
 from runtime.replacement import locked, replacing
 from runtime.run import Run
 from runtime.tensor_file import NO_SPEC, load_tensors, save_tensors
+from runtime.train.disk_rows import DiskRows
 from runtime.train.peers import ALONE, Peers
-from runtime.train.row_files import load_rows, save_rows
+from runtime.train.row_files import load_rows, save_disk_rows, save_rows
 from runtime.train.state import State
 
 REMOVED = ".removed"  # ends the name of a checkpoint that is on its way out
@@ -84,11 +89,14 @@ def save_checkpoint(
                 _save_backbone(partial, state, spec, vocab)
                 progress = Progress(state.elapsed_sec, validation_nats)
                 (partial / "progress.json").write_text(json.dumps(asdict(progress), sort_keys=True))
-        if spec:
-            save_rows(
-                partial_path(checkpoint.folder) / checkpoint.folder.name, before, state, changed, spec, vocab, whole, peers
-            )
+        if isinstance(state.rows, DiskRows):
+            save_disk_rows(partial, state, spec, vocab, whole)
+        elif spec:
+            prepared = partial_path(checkpoint.folder) / checkpoint.folder.name
+            save_rows(prepared, before, state, changed, spec, vocab, whole, peers)
     state.unmark()
+    if isinstance(state.rows, DiskRows):
+        state.rows.begin(state.step)
     return checkpoint
 
 
@@ -130,6 +138,8 @@ def load_checkpoint(checkpoint: Checkpoint, state: State) -> None:
 
     Raises EngramError when they are of a model of another shape.
     """
+    if isinstance(state.rows, DiskRows):
+        state.rows.roll_back(checkpoint.step)
     if checkpoint.step == 0:
         return
     path = checkpoint.folder / "model.safetensors"
@@ -166,8 +176,8 @@ def publish(run: Run, kept: int = 1) -> None:
     What killed writers left half-written or half-removed goes too: the caller is the run's one writer.
     """
     found = checkpoints(run.train_folder)
-    whole = [checkpoint for checkpoint in found if checkpoint.is_whole][-1]
-    if not (run.model_path.exists() and run.model_path.samefile(whole.folder / "model.safetensors")):
+    whole = next((checkpoint for checkpoint in reversed(found) if checkpoint.is_whole), None)
+    if whole and not (run.model_path.exists() and run.model_path.samefile(whole.folder / "model.safetensors")):
         with replacing(run.folder) as fresh:
             link(whole, fresh)
     with locked(run.folder, fcntl.LOCK_EX):

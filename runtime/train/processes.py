@@ -25,6 +25,11 @@ def check_processes(config: RunConfig, peers: Peers) -> None:
             f"recipe.batch is {batch}, which {peers.count} processes cannot share in {config.recipe.accumulate} parts each",
             hint=f"take a recipe.batch that {parts} divides, or another number of processes",
         )
+    if peers.are_many and config.recipe.row_place == "disk":
+        raise UsageError(
+            f"recipe.row_place is disk, which is for one process, and there are {peers.count}",
+            hint="leave one of the two out: several processes hold the rows in the memory of all",
+        )
     for layer in config.layers:
         assert config.spec is not None
         if (rows := config.spec.rows(layer)) < peers.count:

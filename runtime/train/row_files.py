@@ -21,6 +21,7 @@ from hashing.spec import HashSpec
 from hashing.vocab import CanonicalVocab
 from runtime.checkpoints import BASE, MOMENTS, TABLES, Checkpoint, changes_step
 from runtime.tensor_file import save_tensors, translated
+from runtime.train.disk_rows import DiskRows
 from runtime.train.peers import Peers
 from runtime.train.row_table import RowTable
 from runtime.train.state import ROWS_AT_ONCE, State
@@ -98,6 +99,22 @@ def _save_tables(state: State, folder: Path, spec: HashSpec, vocab: CanonicalVoc
         with peers.together():
             if peers.is_first:
                 writer.finish()
+
+
+def save_disk_rows(folder: Path, state: State, spec: HashSpec | None, vocab: CanonicalVocab, whole: bool) -> None:
+    """Into the folder of a checkpoint: the files of rows on disk, once the drive has them, and tables where it is whole."""
+    assert isinstance(state.rows, DiskRows)
+    assert spec is not None
+    files = state.rows.files
+    if whole:
+        encoding, head_dim = ENCODINGS["float32"], files[spec.layers[0]].head_dim
+        manifest = Manifest(encoding, head_dim, spec, cut_layers(spec, encoding, head_dim), state.step)
+        with StoreWriter(folder / TABLES, manifest, vocab.mapping) as writer:
+            for layer in spec.layers:
+                writer.write_layer(layer, files[layer].fill)
+            writer.finish()
+    state.rows.sync()
+    state.rows.link(Checkpoint(folder).rows_folder)
 
 
 class _Weights:

@@ -43,6 +43,10 @@ class Rows(Placement, Protocol):
     def tables(self) -> Mapping[int, RowTable]:
         """layer → what of its table this process has in memory."""
 
+    @property
+    def is_finite(self) -> bool:
+        """False where a row was moved to what is infinite or NaN, as far as that was seen when it was."""
+
     def ask(self, rows: LayerRows, before: BatchRows | None) -> BatchRows:
         """Begins to read a batch's rows (B, T, columns) of every layer, beside the step of the batch `before`."""
 
@@ -71,6 +75,7 @@ class OwnRows:
     """All rows of every layer's table in this process's memory, or its device's."""
 
     tables: Mapping[int, RowTable]
+    is_finite = True
 
     @property
     def table_bytes(self) -> int:

@@ -55,6 +55,8 @@ def _exchanged(peers: Peers, parts: list[Tensor], sent: Tensor, received: Tensor
 class ShardedRows:
     """The rows of every layer's table, of which this process has those in `tables`; all processes ask at the same times."""
 
+    is_finite = True
+
     def __init__(self, tables: Mapping[int, RowTable], totals: Mapping[int, int], peers: Peers) -> None:
         """`totals` has the rows of each whole table."""
         self.tables, self.peers = tables, peers

@@ -52,6 +52,8 @@ class State:
 
     def is_finite(self, changed: Mapping[int, Tensor]) -> bool:
         """Whether the model's numbers, and those of rows changed since the last checkpoint, are neither infinite nor NaN."""
+        if not self.rows.is_finite:
+            return False
         rows = (
             self.tables[layer].gathered(piece)
             for layer, numbers in changed.items()

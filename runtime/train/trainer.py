@@ -16,8 +16,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from hashing.base.errors import EngramError, UsageError
-from hashing.spec import HashSpec
 from hashing.text.corpus import Corpus
+from runtime.checkpoints import ROWS
 from runtime.config import Recipe, RunConfig
 from runtime.device import autocast, default_device, is_out_of_memory
 from runtime.lookup import Addressing, Lookup
@@ -29,16 +29,15 @@ from runtime.tokens import Tokens
 from runtime.tokens_writer import Progress, encoded_corpus, quiet
 from runtime.train.batches import Batches
 from runtime.train.checkpoint import DIVERGED_HINT, check_identity, link, load_checkpoint, newest, publish, save_checkpoint
+from runtime.train.disk_rows import DiskRows
 from runtime.train.feed import Batch, Feed
 from runtime.train.loss import trained_loss
 from runtime.train.metrics import Metrics, MetricsWriter
 from runtime.train.optimisers import backbone_optimizer
 from runtime.train.peers import ALONE, Peers
 from runtime.train.processes import check_processes, identity
-from runtime.train.row_table import RowTable
-from runtime.train.rows import OwnRows, Rows
+from runtime.train.row_places import placed_rows
 from runtime.train.schedule import Schedule
-from runtime.train.sharded_rows import ShardedRows
 from runtime.train.state import State
 from runtime.validation import Validation, validate, validation_budget
 
@@ -82,46 +81,26 @@ class Trainer:
 
     _lock: ExitStack  # that holds the run's WriterLock
 
-    def __init__(self, run: Run, config: RunConfig, tokens: Tokens, peers: Peers = ALONE) -> None:
+    def __init__(
+        self, run: Run, config: RunConfig, tokens: Tokens, peers: Peers = ALONE, train_folder: Path | None = None
+    ) -> None:
+        """`train_folder` is where rows on disk lie, if it is not the run's."""
         self.run, self.config, self.tokens, self.peers = run, config, tokens, peers
         self.recipe, self.device = config.recipe, default_device()
         self.vocab, self.tokenizer = run.vocab(), run.tokenizer()
         self.schedule = Schedule(config.recipe)
         self.addressing = Addressing(self.vocab, config.spec) if config.spec else None
-        recipe, spec = self.recipe, config.spec
+        recipe = self.recipe
         own = peers.share(recipe.batch)
         self.batches = Batches(tokens.ids("train"), recipe.batch, recipe.length, recipe.seed, own)
         torch.manual_seed(recipe.seed)
         model = LanguageModel(config.model).to(self.device)
-        self.state = State(model, backbone_optimizer(model, recipe), self._rows(spec) if spec else OwnRows({}))
+        rows = placed_rows(config, self.device, peers, train_folder or run.train_folder)
+        self.state = State(model, backbone_optimizer(model, recipe), rows)
         self._loss = trained_loss(model, recipe, peers)
         self.feed = Feed(self.batches, self.addressing, self.state.rows, self.device)
         self.last_validation: Validation | None = None
         self._trained_tokens, self._trained_sec = 0, 0.0
-
-    def _rows(self, spec: HashSpec) -> Rows:
-        """New rows of every layer, each layer's from a seed of its own: all of them, or this process's share."""
-        tables = {layer: self._table(layer, self.peers.share(spec.rows(layer))) for layer in spec.layers}
-        if self.recipe.rows == "equal":
-            for layer, table in tables.items():
-                table.equalise(spec.offsets(layer))
-        if self.peers.are_many:
-            return ShardedRows(tables, {layer: spec.rows(layer) for layer in spec.layers}, self.peers)
-        return OwnRows(tables)
-
-    def _table(self, layer: int, own: range) -> RowTable:
-        recipe = self.recipe
-        return RowTable.create(
-            len(own),
-            self.config.head_dim,
-            recipe.row_std,
-            recipe.seed + layer,
-            self.device,
-            recipe.row_rule,
-            recipe.row_momentum,
-            own.start,
-            self.peers,
-        )
 
     @classmethod
     def start(
@@ -153,15 +132,18 @@ class Trainer:
                         fresh = files.enter_context(replacing(run.folder))
                         own.place(fresh / "train" / "tokens")
                 train = peers.told(fresh) / "train"
-                trainer = cls(run, config, Tokens.open(train / "tokens"), peers)
+                trainer = cls(run, config, Tokens.open(train / "tokens"), peers, train)
                 trainer.batches.require_full()
-                checkpoint = save_checkpoint(train, trainer.state, config.spec, vocab, None, peers=peers)
+                whole = config.recipe.row_place == "memory"
+                checkpoint = save_checkpoint(train, trainer.state, config.spec, vocab, None, whole, peers)
                 if peers.is_first:
                     link(checkpoint, fresh)
                     corpus.save(fresh / "corpus.json")
                     config.save(fresh / "config.json")
             trainer._lock = unless_started.pop_all()
         trainer.tokens = Tokens.open(run.train_folder / "tokens")
+        if isinstance(trainer.state.rows, DiskRows):
+            trainer.state.rows.moved_to(run.train_folder / ROWS)
         return trainer
 
     @classmethod
@@ -229,7 +211,7 @@ class Trainer:
                 if metrics:
                     metrics.write(report.metrics())
                 if report.validation:
-                    self._save(report.validation.nats_per_token)
+                    self._save(report.validation.nats_per_token, whole=self.recipe.row_place == "memory" or self.is_over)
                 elif self.schedule.checkpoint_due(report.step):
                     self._save(None, whole=False)
                 yield report

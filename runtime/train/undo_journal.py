@@ -1,0 +1,57 @@
+"""The undo journal: what rows on disk were at the last checkpoint, of those that have been written since.
+
+    rows/undo-<step>    an entry for each layer of each step after that checkpoint: layer, count N, width, and CRC-32 of what
+                        follows (int64); the rows (N,) int64; their records (N, width) float32; all little-endian
+
+A row's record is in the journal, and on the drive, before the row is first written. So whatever ends a training, rows that were
+written go back to what they were, and it goes on from the checkpoint to the bit. The journal of a checkpoint begins when its
+folder has its name; one of an earlier step is then of no use.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.train.record_file import Records
+
+NAME = "undo-"
+
+
+class UndoJournal:
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / f"{NAME}{step}"
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def add(self, layer: int, rows: NDArray[np.int64], records: Records) -> None:
+        body = rows.astype("<i8").tobytes() + records.astype("<f4").tobytes()
+        head = np.array([layer, len(rows), records.shape[1], crc32(body)], "<i8").tobytes()
+        left = memoryview(head + body)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+    def sync(self) -> None:
+        """Waits until the drive has what was added."""
+        os.fdatasync(self._descriptor)
+
+
+def entries(path: Path) -> Iterator[tuple[int, NDArray[np.int64], Records]]:
+    """The layer, rows and records of every entry that is whole; what follows one that is not was never acted upon."""
+    with path.open("rb") as file:
+        while len(head := file.read(32)) == 32:
+            layer, count, width, crc = np.frombuffer(head, "<i8").tolist()
+            body = file.read(count * (8 + 4 * width))
+            if len(body) < count * (8 + 4 * width) or crc32(body) != crc:
+                return
+            rows = np.frombuffer(body, "<i8", count)
+            yield layer, rows, np.frombuffer(body, "<f4", offset=8 * count).reshape(count, width)
+
+
+def journals(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{NAME}*"))
