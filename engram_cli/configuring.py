@@ -69,7 +69,9 @@ def chosen_config(
     from runtime.train.choice import chosen_settings
 
     options: dict[str, Any] = {"recipe.steps": steps, "recipe.minutes": minutes, "recipe.until_loss": until_loss}
-    options |= {"recipe.seed": seed, "recipe.row_place": rows or None}
+    options |= {"recipe.seed": seed}
+    if rows:
+        sets = [*sets, f"recipe.row_place={rows}"]
     settings = chosen_settings(preset=preset, config=config, sets=sets, spec=spec, no_memory=no_memory, options=options)
     outright = named_spec_over(spec, vocab) if spec else None
     chosen = settings.resolve(vocab, fast_precision(default_device()), outright)

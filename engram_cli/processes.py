@@ -42,7 +42,7 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
     """Runs `engram` with the arguments in so many processes; the exit code, of the first that failed or of the first."""
     with ExitStack() as files:
         said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
-        port = _free_port()
+        port = free_port()
         children = [_start(arguments, rank, count, port, said[rank]) for rank in range(count)]
         with _passed_on(children):
             code = _waited(children)
@@ -66,7 +66,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from engram_cli.bench.several import in_group
 from runtime.config import RowRule
 from runtime.train.new_rows import NewRows
 from runtime.train.peers import ALONE, Peers
 from runtime.train.row_table import RowTable
 from runtime.train.rows import BatchRows, OwnRows, Rows
 from runtime.train.sharded_rows import ShardedBatchRows, ShardedRows
-from tests.groups import in_group
 
 TOTALS = {0: 97, 3: 1000}  # rows of each layer
 WIDTH, PARTS, STEPS = 6, 12, 6

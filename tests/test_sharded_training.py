@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from engram_cli.bench.several import in_group
 from hashing.base.errors import EngramError
 from hashing.text.corpus import Corpus
 from runtime.config import RunConfig
@@ -27,7 +28,6 @@ from runtime.train.peers import Peers
 from runtime.train.trainer import Trainer
 from table.store.store import TableStore
 from tests.commands import engram, engram_process, refused
-from tests.groups import in_group
 from tests.runs import build_vocab, content
 
 STEPS = 6

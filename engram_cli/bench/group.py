@@ -9,6 +9,7 @@ from engram_cli.bench.gather import bench_gather
 from engram_cli.bench.hash import bench_hash
 from engram_cli.bench.offload import bench_offload
 from engram_cli.bench.serve import bench_serve
+from engram_cli.bench.sharded import bench_sharded
 from engram_cli.bench.table import bench_table
 from engram_cli.bench.train import bench_train
 
@@ -27,5 +28,6 @@ app.command("gather")(bench_gather)
 app.command("hash")(bench_hash)
 app.command("offload")(bench_offload)
 app.command("serve")(bench_serve)
+app.command("sharded")(bench_sharded)
 app.command("table")(bench_table)
 app.command("train")(bench_train)

@@ -3,9 +3,10 @@
     ask      the batch's records are read, a step ahead
     settle   those that the step before has written are taken over from it; what is to be written for the first time since the
              last checkpoint goes into the undo journal, beside the step
-    write    the rows move in memory, and their records are written; the system brings them to the drive when it likes
+    write    the rows move in memory, and their records are written beside the next step; the system brings them to the drive
+             when it likes
 
-What is in memory is the records of two batches, and a byte for each row: whether the journal has it.
+What is in memory is the records of three batches, and a byte for each row: whether the journal has it.
 """
 
 import os
@@ -30,6 +31,7 @@ from runtime.train.rows import BatchRows, shared
 from runtime.train.undo_journal import UndoJournal, entries, journals
 from runtime.vectors import LayerRows, Vectors
 
+LayerRecords = Mapping[int, tuple[NDArray[np.int64], Records]]  # layer → rows (N,), and the record of each
 ROLLED_ROWS = 1 << 16  # that are put back at once
 
 
@@ -42,6 +44,7 @@ class DiskRows:
         self.files, self._step = files, step
         self._marks = {layer: np.zeros(file.rows, bool) for layer, file in files.items()}  # whether the journal has a row
         self._journal: UndoJournal | None = None
+        self._writing: Future[None] | None = None
         self.is_finite = True
 
     @property
@@ -61,13 +64,29 @@ class DiskRows:
 
         def vectors(layer: int) -> Tensor:
             unique, inverse = distinct(torch.from_numpy(rows[layer]))
+            self.written()
             file = self.files[layer]
             read = torch.from_numpy(file.read(unique.numpy())[:, : file.head_dim])
             return functional.embedding(inverse, read).flatten(2)
 
         return vectors
 
-    def remember(self, records: Mapping[int, tuple[NDArray[np.int64], Records]]) -> None:
+    def write_behind(self, records: LayerRecords) -> None:
+        """Begins to write rows (N,) of each layer, and their records, once those before are written."""
+        self.written()
+        self._writing = _writer().submit(self._write, records)
+
+    def _write(self, records: LayerRecords) -> None:
+        for layer, (rows, own) in records.items():
+            self.files[layer].write(rows, own)
+
+    def written(self) -> None:
+        """Waits until the files have all that was to be written. Raises EngramError where they could not take it."""
+        if self._writing:
+            with told(self.folder):
+                self._writing.result()
+
+    def remember(self, records: LayerRecords) -> None:
         """Puts rows (N,) of each layer, and their records, into the journal where it lacks them, and waits for the drive."""
         for layer, (rows, own) in records.items():
             lacking = np.flatnonzero(~self._marks[layer][rows])
@@ -102,6 +121,7 @@ class DiskRows:
 
     def sync(self) -> None:
         """Waits until the drive has all rows as they are."""
+        self.written()
         for file in self.files.values():
             file.sync()
 
@@ -122,10 +142,12 @@ class DiskBatchRows:
         self._rows, self._before = rows, before
         self.leaves: dict[int, Leaf] = {}
         self.records: dict[int, Records] = {}
+        rows.written()
         for layer, numbers in asked.items():
             unique, inverse = distinct(torch.from_numpy(numbers))
             file = rows.files[layer]
-            records = file.read(unique.numpy())
+            with told(rows.folder):
+                records = file.read(unique.numpy())
             self.records[layer] = records
             self.leaves[layer] = Leaf(unique, torch.from_numpy(records[:, : file.head_dim].copy()).requires_grad_(), inverse)
         written = before.leaves if before else {}
@@ -151,26 +173,26 @@ class DiskBatchRows:
     @torch.no_grad()
     def write(self, learning_rate: float, step: int) -> None:
         assert self._remembered is not None, "rows are settled before they are written"
-        with _told(self._rows.folder, step):
+        with told(self._rows.folder):
             self._remembered.result()
-            for layer, leaf in self.leaves.items():
-                self._write_layer(layer, leaf, learning_rate, step)
+        for layer, leaf in self.leaves.items():
+            self._move(layer, leaf, learning_rate, step)
+        self._rows.write_behind({layer: (leaf.rows.numpy(), self.records[layer]) for layer, leaf in self.leaves.items()})
 
-    def _write_layer(self, layer: int, leaf: Leaf, learning_rate: float, step: int) -> None:
+    def _move(self, layer: int, leaf: Leaf, learning_rate: float, step: int) -> None:
         file, records = self._rows.files[layer], self.records[layer]
         file.move(records, leaf.gradient, learning_rate, step)
         self._rows.is_finite &= bool(np.isfinite(records[:, : file.head_dim]).all())
-        file.write(leaf.rows.numpy(), records)
 
 
 @contextmanager
-def _told(folder: Path, step: int) -> Iterator[None]:
-    """Raises EngramError for what the drive does not take."""
+def told(folder: Path) -> Iterator[None]:
+    """Raises EngramError for what the drive does not take or give."""
     try:
         yield
     except OSError as e:
         raise EngramError(
-            f"the rows of step {step} cannot be written into {folder}: {e.strerror or e}",
+            f"rows cannot be read from {folder} or written into it: {e.strerror or e}",
             hint="once that is mended, train --resume goes on from the newest checkpoint",
         ) from e
 
@@ -178,3 +200,8 @@ def _told(folder: Path, step: int) -> Iterator[None]:
 @cache
 def _journal_writer() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="journal")
+
+
+@cache
+def _writer() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="behind")

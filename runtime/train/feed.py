@@ -44,6 +44,8 @@ class Batch:
 class Feed:
     """The batches in the order of their steps; `addressing` is None in a training without memory."""
 
+    taken: Batch  # last
+
     def __init__(self, batches: Batches, addressing: Addressing | None, rows: Rows, device: torch.device) -> None:
         self._batches, self._addressing, self._rows, self._device = batches, addressing, rows, device
         self._next: Future[Batch] | None = None
@@ -53,6 +55,7 @@ class Feed:
         ready = self._next.result() if self._next else None
         batch = ready if ready and ready.step == step else self._made(step, None)
         batch.rows.settle()
+        self.taken = batch
         self._next = _worker().submit(self._made, step + 1, batch.rows)
         return batch
 

@@ -20,6 +20,8 @@ from runtime.train.row_table import RowTable, distinct
 from runtime.train.rows import BatchRows
 from runtime.vectors import LayerRows, Vectors
 
+ID_BYTES = 8  # of a row's number
+
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
@@ -115,4 +117,4 @@ class ShardedBatchRows:
         """What `ask`, `settle` and `write` send from this process to others, without the counts."""
         away = [counts.sum() - counts[:, self._peers.rank].sum() for counts in (self._traffic.asked, self._traffic.owned)]
         row_bytes = 4 * self._tables[0].weight.shape[1]
-        return int(away[0]) * (8 + row_bytes) + int(away[1]) * row_bytes
+        return int(away[0]) * (ID_BYTES + row_bytes) + int(away[1]) * row_bytes
