@@ -17,11 +17,13 @@ from runtime.serve.scheduler import Scheduler
 STEP_TOKENS = 512
 MOST_RUNNING = 64
 CACHE_BYTES = 512 << 20
+CACHE_TOKENS = MOST_RUNNING << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     cache_bytes: int = CACHE_BYTES  # of pages: keys, values and what the memory carries on
+    cache_tokens: int = CACHE_TOKENS  # of all pages, where these take less
     step_tokens: int = STEP_TOKENS
     running: int = MOST_RUNNING
 

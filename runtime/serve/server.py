@@ -83,6 +83,7 @@ class Completions:
         self._generator, self._one = generator, CapacityLimiter(1)
         self._shadow = generator.shadow(verify_every) if verify_every else None
         self.service.engine.decoder.watch = self._shadow
+        self.service.engine.decoder.make_pages()
         if isinstance(generator.placement, DiskPlacement):
             self.metrics.rows(generator.placement.caches)
         for gauge, about, value in (
@@ -261,6 +262,7 @@ def build_app(generator: Generator, name: str, verify_every: int = 0, api_key: s
             await work
 
     app = FastAPI(title="engram", lifespan=at_work, docs_url=None, redoc_url=None)
+    app.state.engine = completions.service.engine
     app.add_middleware(BodyLimit, most_bytes=MOST_BODY_BYTES)
     if api_key:
         app.add_middleware(ApiKey, key=api_key)
