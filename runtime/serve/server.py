@@ -37,9 +37,10 @@ from runtime.serve.service import BusyError, Service
 from runtime.serve.text_cutter import TextCutter
 
 ENCODE = json.JSONEncoder(ensure_ascii=False).encode
-SENT_EVERY_SEC = 0.01  # at most: to write a token of each of many streams costs more than to compute it with a small model
+SENT_EVERY_SEC = 0.02  # at most: to write a token of each of many streams costs more than to compute it with a small model
 MAX_CONTEXT = 4096  # tokens of prompt and completion together
 LONGEST_PROMPT = 16 * MAX_CONTEXT  # characters: a longer text is not made into tokens to find that they are too many
+SHORT_PROMPT = 2048  # characters: made into tokens in a millisecond, they are not handed to a thread
 MOST_BODY_BYTES = 4 << 20
 
 
@@ -148,7 +149,9 @@ class Completions:
                 raise RequestError("prompt holds half of a surrogate pair, which is no text", "prompt", "invalid_value")
             if len(prompt) > LONGEST_PROMPT:
                 raise _too_long(f"at most {LONGEST_PROMPT} characters of prompt are served; found {len(prompt)}")
-            ids = await to_thread.run_sync(self._generator.encode, prompt, limiter=self._one)
+            encode = self._generator.encode
+            at_once = len(prompt) <= SHORT_PROMPT
+            ids = encode(prompt) if at_once else await to_thread.run_sync(encode, prompt, limiter=self._one)
         else:
             ids = prompt or self._generator.encode("")
         if (largest := max(ids)) >= (size := self._generator.vocab_size):
@@ -194,9 +197,9 @@ class Completions:
         except EngramError as e:
             yield _event(_failed(e).body)
             return
-        if asked.request.stream_options.include_usage:
-            yield _event({**header, "choices": [], "usage": asked.usage()})
-        yield "data: [DONE]\n\n"
+        with_usage = asked.request.stream_options.include_usage
+        usage = _event({**header, "choices": [], "usage": asked.usage()}) if with_usage else ""
+        yield usage + "data: [DONE]\n\n"
 
     def _clocks(self, asked: Asked) -> dict[Completion, TokenClock]:
         """Of the completions that are to be continued."""

@@ -19,7 +19,7 @@ from runtime.serve.inbox import Handed, Inbox
 from runtime.serve.metrics import TokenClock
 
 MOST_WAITING = 256
-SHORT_SEC = 0.004
+SHORT_SEC = 0.01
 LONGEST_SEC = 600.0  # that a completion may take, its time in the queue included
 
 
