@@ -37,7 +37,6 @@ from runtime.serve.service import BusyError, Service
 from runtime.serve.text_cutter import TextCutter
 
 ENCODE = json.JSONEncoder(ensure_ascii=False).encode
-SENT_EVERY_SEC = 0.02  # at most: to write a token of each of many streams costs more than to compute it with a small model
 MAX_CONTEXT = 4096  # tokens of prompt and completion together
 LONGEST_PROMPT = 16 * MAX_CONTEXT  # characters: a longer text is not made into tokens to find that they are too many
 SHORT_PROMPT = 2048  # characters: made into tokens in a millisecond, they are not handed to a thread
@@ -173,7 +172,7 @@ class Completions:
 
     async def whole(self, asked: Asked) -> dict[str, Any]:
         choices = asked.completions
-        async with self.service.joined(self._clocks(asked)) as inbox:
+        async with self.service.joined(self._clocks(asked), streams=False) as inbox:
             for completion, piece in await inbox.take() if inbox.unfinished else ():
                 choices[completion].add(_sound(piece))
         return {**self._header(asked.form, asked.form.whole), "choices": asked.answered(), "usage": asked.usage()}
@@ -187,7 +186,7 @@ class Completions:
             if not choice.completion.has_work:
                 yield _event({**header, "choices": [form.of_part(choice.whole())]})
         try:
-            async with self.service.joined(self._clocks(asked), SENT_EVERY_SEC) as inbox:
+            async with self.service.joined(self._clocks(asked), streams=True) as inbox:
                 unfinished = inbox.unfinished
                 while unfinished:
                     taken = await inbox.take()
