@@ -48,10 +48,10 @@ def test_a_completion_that_takes_too_long_ends_and_leaves(trained_run: Run) -> N
 
     async def run() -> None:
         work = asyncio.create_task(service.run())
-        async with service.joined({long: clock}) as inbox:
+        async with service.joined({long: clock}, streams=False) as inbox:
             with pytest.raises(EngramError, match=r"may take 0\.3 seconds"):
                 await inbox.take()
-        async with service.joined({short: clock}) as inbox:
+        async with service.joined({short: clock}, streams=False) as inbox:
             assert [piece.finish_reason for _, piece in await inbox.take()] == ["length"]
         assert service.engine.is_idle
         assert service.failure is None
