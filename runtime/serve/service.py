@@ -79,20 +79,30 @@ class Service:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                began = perf_counter()
                 try:
                     self._hand_out(await self._step(thread))
                 except EngramError as e:
                     self._fail(e)
-                self._step_sec = perf_counter() - began
                 await asyncio.sleep(0)  # those who wait for a piece take it now
 
     async def _step(self, thread: ThreadPoolExecutor) -> list[Handed]:
         if self._step_sec < SHORT_SEC and self.engine.is_decoding:
-            return self.engine.step()
-        for inbox, _ in self._wanted.values():
-            inbox.flush()
-        return await asyncio.get_running_loop().run_in_executor(thread, self.engine.step)
+            return self._timed()
+        if self._step_sec > self._every_sec or not self.engine.is_decoding:
+            for inbox, _ in self._wanted.values():
+                inbox.flush()
+        return await asyncio.get_running_loop().run_in_executor(thread, self._timed)
+
+    def _timed(self) -> list[Handed]:
+        began = perf_counter()
+        found = self.engine.step()
+        self._step_sec = perf_counter() - began
+        return found
+
+    @property
+    def _every_sec(self) -> float:
+        """How often a stream is written to."""
+        return max(SENT_EVERY_SEC, WRITTEN_EVERY_SEC * len(self._wanted))
 
     def _end_overdue(self) -> None:
         """Tells those that wait for a completion whose time is over; they leave then."""
@@ -113,7 +123,7 @@ class Service:
         self._joining, self._leaving = [], []
 
     def _hand_out(self, found: Sequence[Handed]) -> None:
-        now, every_sec = perf_counter(), max(SENT_EVERY_SEC, WRITTEN_EVERY_SEC * len(self._wanted))
+        now, every_sec = perf_counter(), self._every_sec
         for completion, piece in found:
             wanted = self._wanted.pop(completion, None) if piece.finish_reason else self._wanted.get(completion)
             if wanted is not None:
