@@ -21,6 +21,7 @@ from engram_cli.options import (
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from runtime.decoder import Decoder
     from runtime.serve.generator import Generator
 
 KEY = "ENGRAM_API_KEY"
@@ -69,7 +70,8 @@ def serve(
             _add_page(app, name, run, best)
         if host not in LOOPBACK and not key:
             note(f"warning: anybody who can reach {host} can use this server; {KEY} in the environment lets in who has the key")
-        note(f"serving {name}{_placed(generator, where, cache_bytes)} at http://{host}:{listener.getsockname()[1]}")
+        placed, kept = _placed(generator, where, cache_bytes), _kept(app.state.engine.decoder)
+        note(f"serving {name}{placed} {kept} at http://{host}:{listener.getsockname()[1]}")
         HttpServer(app).serve_on(listener)
 
 
@@ -78,9 +80,18 @@ def _placed(generator: "Generator", where: str, cache_bytes: int) -> str:
     from engram_cli.output import byte_text
 
     if generator.placement is None:
-        return ", which has no memory and no tables to place,"
+        return ", which has no memory and no tables to place, with"
     bound = f", of which at most {byte_text(cache_bytes)} in memory" if where == "disk" else ""
-    return f" with its tables on {where} ({byte_text(generator.placement.table_bytes)}{bound})"
+    return f" with its tables on {where} ({byte_text(generator.placement.table_bytes)}{bound}) and"
+
+
+def _kept(decoder: "Decoder") -> str:
+    """What the keys and values of texts take."""
+    from engram_cli.output import byte_text
+    from runtime.model.pages import PAGE
+
+    taken = byte_text(decoder.pages.nbytes) if decoder.shares_pages else "room"
+    return f"{taken} for {decoder.most_pages * PAGE:,} tokens of texts"
 
 
 def _add_page(app: "FastAPI", name: str, run: Path, best: bool) -> None:

@@ -94,6 +94,10 @@ class Decoder:
         for sequence, count in needed:
             sequence.pages += [self.pool.take() for _ in range(count)]
 
+    def make_pages(self) -> None:
+        """All that there may be, so that no more memory is taken for them later."""
+        self._grow(self.most_pages)
+
     def _grow(self, pages: int) -> None:
         self.pool.grow(pages)
         self.pages.grow(pages)

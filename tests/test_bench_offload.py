@@ -51,6 +51,7 @@ def test_serve(trained_run: Run) -> None:
     assert [each["streams"] for each in found["served"]] == [1, 3]
     assert found["served"][0]["times_first"] == 1
     assert all(each["whole_tokens_per_sec"] > 0 for each in found["served"])
+    assert 0 < found["least_resident_bytes"] <= found["most_resident_bytes"]
 
 
 def test_plan_serve(trained_run: Run, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from engram_cli.bench.resident import peak_growth
 from runtime.model.pages import PAGE, page_bytes
 from runtime.run import Run
 from runtime.serve.completion import Completion, Likelihoods, Piece
-from runtime.serve.engine import Engine, Limits
+from runtime.serve.engine import CACHE_TOKENS, Engine, Limits
 from runtime.serve.run_generator import RunGenerator
 from runtime.serve.sampler import Sampling
+from runtime.serve.server import build_app
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,18 @@ def test_company_changes_nothing(
     assert [found[completion] for completion in completions] == [alone[number] for number in order]
     engine.scheduler.prefixes.give_back(10_000)
     assert engine.decoder.pool.free == len(engine.decoder.pool) <= engine.decoder.most_pages
+
+
+def test_a_server_takes_the_memory_of_its_pages_at_once(generator: RunGenerator, prompts: list[list[int]]) -> None:
+    engines: list[Engine] = []
+    grown = peak_growth(lambda: engines.append(build_app(generator, "run").state.engine))
+    (engine,) = engines
+    pages = engine.decoder.pages
+    assert pages.count == engine.decoder.most_pages == CACHE_TOKENS // PAGE
+    assert 0.9 * pages.nbytes < grown
+    made = [block.keys.data_ptr() for block in pages.blocks]
+    together(engine, [Completion.of(prompt, Sampling(5), generator.tokenizer) for prompt in prompts], np.random.default_rng(0))
+    assert [block.keys.data_ptr() for block in pages.blocks] == made
 
 
 def test_a_beginning_that_was_computed_is_not_computed_again(generator: RunGenerator) -> None:

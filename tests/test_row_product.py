@@ -1,7 +1,6 @@
 """Products row by row are torch's, and a row's bits are the same beside any others; and what waits in an inbox."""
 
 import asyncio
-from math import inf
 
 import pytest
 import torch
@@ -72,20 +71,20 @@ def completion() -> Completion:
 
 def test_an_inbox_wakes_at_once_then_now_and_then_and_in_the_end() -> None:
     async def taken() -> list[list[str]]:
-        first, second, inbox = completion(), completion(), Inbox(2, every_sec=1000.0)
+        first, second, inbox = completion(), completion(), Inbox(2, streams=True)
         found = []
-        inbox.put(first, Piece("a", (1,)), 1.0)
+        inbox.put(first, Piece("a", (1,)), 1.0, 1000.0)
         found.append([piece.text for _, piece in await inbox.take()])
-        inbox.put(first, Piece("b", (2,)), 1.0)
-        inbox.put(second, Piece("c", (3,)), 1.0)
-        inbox.put(first, Piece("d", (4,), (), "stop"), 1.0)
+        inbox.put(first, Piece("b", (2,)), 1.0, 1000.0)
+        inbox.put(second, Piece("c", (3,)), 1.0, 1000.0)
+        inbox.put(first, Piece("d", (4,), (), "stop"), 1.0, 1000.0)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(inbox.take(), 0.01)
         inbox.flush()
         pieces = await inbox.take()
         found.append([piece.text for _, piece in pieces])
         assert [(piece.token_ids, piece.finish_reason) for _, piece in pieces] == [([2, 4], "stop"), ((3,), None)]
-        inbox.put(second, Piece("", (), (), "length"), 1.0)
+        inbox.put(second, Piece("", (), (), "length"), 1.0, 1000.0)
         found.append([str(piece.finish_reason) for _, piece in await inbox.take()])
         return found
 
@@ -94,13 +93,13 @@ def test_an_inbox_wakes_at_once_then_now_and_then_and_in_the_end() -> None:
 
 def test_an_inbox_of_a_whole_answer_wakes_once() -> None:
     async def run() -> None:
-        one, inbox = completion(), Inbox(1, inf)
+        one, inbox = completion(), Inbox(1, streams=False)
         for _ in range(3):
-            inbox.put(one, Piece("x", (1,)), 5.0)
+            inbox.put(one, Piece("x", (1,)), 5.0, 1000.0)
             inbox.flush()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(inbox.take(), 0.01)
-        inbox.put(one, Piece("y", (2,), (), "stop"), 5.0)
+        inbox.put(one, Piece("y", (2,), (), "stop"), 5.0, 1000.0)
         assert [(piece.text, piece.finish_reason) for _, piece in await inbox.take()] == [("xxxy", "stop")]
         inbox.fail(EngramError("no more"))
         with pytest.raises(EngramError, match="no more"):

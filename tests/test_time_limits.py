@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from math import inf
 from typing import Any
 
 import pytest
 
 from hashing.base.errors import EngramError
 from runtime.run import Run
+from runtime.serve import service as service_module
 from runtime.serve.body_limit import BodyLimit
 from runtime.serve.completion import Completion
 from runtime.serve.metrics import Metrics, TokenClock
@@ -48,13 +50,32 @@ def test_a_completion_that_takes_too_long_ends_and_leaves(trained_run: Run) -> N
 
     async def run() -> None:
         work = asyncio.create_task(service.run())
-        async with service.joined({long: clock}) as inbox:
+        async with service.joined({long: clock}, streams=False) as inbox:
             with pytest.raises(EngramError, match=r"may take 0\.3 seconds"):
                 await inbox.take()
-        async with service.joined({short: clock}) as inbox:
+        async with service.joined({short: clock}, streams=False) as inbox:
             assert [piece.finish_reason for _, piece in await inbox.take()] == ["length"]
         assert service.engine.is_idle
         assert service.failure is None
         work.cancel()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("short_sec", [0.0, inf], ids=["in a thread", "in the loop"])
+def test_a_stream_is_not_written_to_at_every_step(trained_run: Run, monkeypatch: pytest.MonkeyPatch, short_sec: float) -> None:
+    monkeypatch.setattr(service_module, "SHORT_SEC", short_sec)
+    monkeypatch.setattr(service_module, "SENT_EVERY_SEC", 1000.0)
+    generator = RunGenerator.load(trained_run, "disk")
+    service, completion = Service(generator.engine()), Completion.of([5, 6], Sampling(max_tokens=40), generator.tokenizer)
+    service.engine.end_ids = frozenset()
+
+    async def run() -> list[int]:
+        work, found = asyncio.create_task(service.run()), []
+        async with service.joined({completion: TokenClock(Metrics())}, streams=True) as inbox:
+            while sum(found) < 40:
+                found += [len(piece.token_ids) for _, piece in await inbox.take()]
+        work.cancel()
+        return found
+
+    assert asyncio.run(run()) == [1, 39]

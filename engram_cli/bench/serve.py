@@ -19,20 +19,25 @@ def bench_serve(
 ) -> None:
     """Ask a server of its own for texts, streamed and whole, and compare with one text generated in this process.
 
+    The server's memory is looked at after every turn.
+
     Example: engram bench serve
 
     Example: engram bench serve --streams 1 --streams 16 --tokens 200 --json
     """
+    from engram_cli.bench.resident import resident_bytes
     from engram_cli.bench.serve_speed import served, turns
-    from engram_cli.output import print_json, print_table
+    from engram_cli.output import byte_text, note, print_json, print_table
     from runtime.run import Run
     from runtime.serve.run_generator import RunGenerator
 
     generator = RunGenerator.load(Run(run), "disk")
-    with served(run) as port:
-        speeds = {
-            way: median(some) for way, some in turns(generator, run.resolve().name, port, streams, tokens, rounds).items()
-        }
+    with served(run) as (port, server):
+        _, *counted = [
+            (speeds, resident_bytes(server)) for speeds in turns(generator, run.resolve().name, port, streams, tokens, rounds)
+        ]
+    speeds = {way: median(speeds[way] for speeds, _ in counted) for way in counted[0][0]}
+    least, most = min(resident for _, resident in counted), max(resident for _, resident in counted)
     single = speeds["generate", 1]
     found = [
         {
@@ -45,8 +50,10 @@ def bench_serve(
         for count in streams
     ]
     if json:
-        print_json({"tokens": tokens, "generate_tokens_per_sec": single, "served": found})
+        memory = {"least_resident_bytes": least, "most_resident_bytes": most}
+        print_json({"tokens": tokens, "generate_tokens_per_sec": single, "served": found, **memory})
         return
     columns = ("texts at a time", "streamed tokens/s", "whole tokens/s", f"× {streams[0]} streamed", "streaming costs")
     title = f"{tokens} tokens each; `engram generate` in one process: {single:,.0f} tokens/s"
     print_table(title, columns, ([str(line["streams"]), *list(line.values())[1:]] for line in found))
+    note(f"after each turn the server had {byte_text(least)} to {byte_text(most)} of memory")

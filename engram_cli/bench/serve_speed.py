@@ -26,8 +26,8 @@ PROMPT = "def __init__(self, number_{}"
 
 
 @contextmanager
-def served(run: Path) -> Iterator[int]:
-    """A server of the run, with its tables on disk, for the length of the block; gives its port."""
+def served(run: Path) -> Iterator[tuple[int, int]]:
+    """A server of the run, with its tables on disk, for the length of the block; gives its port and its process."""
     command = [sys.executable, "-m", "engram_cli.main", "serve", "--placement", "disk", "--port", "0", "--run", str(run)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -35,17 +35,16 @@ def served(run: Path) -> Iterator[int]:
             line = process.stderr.readline()
             if not (port := re.search(r":(\d+)$", line.strip())):
                 raise EngramError(f"the server did not begin: {line.strip()}")
-            yield int(port[1])
+            yield int(port[1]), process.pid
         finally:
             process.terminate()
 
 
 def turns(
     generator: RunGenerator, model: str, port: int, streams: Sequence[int], tokens: int, rounds: int
-) -> dict[tuple[str, int], list[float]]:
-    """Tokens a second, by way and number of texts at a time."""
-    found: dict[tuple[str, int], list[float]] = {}
-    for turn in range(-1, rounds):  # one to warm up
+) -> Iterator[dict[tuple[str, int], float]]:
+    """For each turn tokens a second, by way and number of texts at a time. The first is one more, to warm up."""
+    for turn in range(rounds + 1):
         ways: dict[tuple[str, int], Callable[[], int]] = {
             ("generate", 1): lambda turn=turn: _generated(generator, PROMPT.format(turn), tokens)  # type: ignore[misc]
         }
@@ -54,12 +53,13 @@ def turns(
                 asked = {"model": model, "max_tokens": tokens, "temperature": 0, **own}
                 bodies = [asked | {"prompt": PROMPT.format(f"{turn}_{number}")} for number in range(count)]
                 ways[name, count] = lambda bodies=bodies: asyncio.run(_asked_together(port, bodies))  # type: ignore[misc]
-        for way, generate in ways.items():
-            began = perf_counter()
-            made = generate()
-            if turn >= 0:
-                found.setdefault(way, []).append(made / (perf_counter() - began))
-    return found
+        yield {way: _tokens_per_sec(generate) for way, generate in ways.items()}
+
+
+def _tokens_per_sec(generate: Callable[[], int]) -> float:
+    began = perf_counter()
+    made = generate()
+    return made / (perf_counter() - began)
 
 
 def _generated(generator: RunGenerator, prompt: str, tokens: int) -> int:

@@ -51,13 +51,21 @@ class Pages:
         self.blocks = [BlockPages.empty(config, block, device) for block in range(config.blocks)]
 
     def grow(self, count: int) -> None:
-        """Makes room for `count` pages in all; what is in those there are stays."""
+        """Makes room for `count` pages in all; what is in those there are stays.
+
+        The new ones are written to, which takes their memory now and not when positions come.
+        """
         for block in self.blocks:
             for name, tensor in block.tensors().items():
                 grown = tensor.new_empty(count, *tensor.shape[1:])
                 grown[: self.count] = tensor
+                grown[self.count :] = 0
                 setattr(block, name, grown)
         self.count = count
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for block in self.blocks for tensor in block.tensors().values())
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Gives the target pages what is in the sources."""
@@ -129,4 +137,4 @@ def page_bytes(config: ModelConfig) -> int:
     """What a page takes in all blocks."""
     pages = Pages(config, torch.device("meta"))
     pages.grow(1)
-    return sum(tensor.nbytes for block in pages.blocks for tensor in block.tensors().values())
+    return pages.nbytes

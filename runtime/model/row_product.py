@@ -3,7 +3,7 @@
 Libraries choose the order of a sum by the number of rows, and are slow where there are few: MKL takes twice as long for four
 rows as for one. Here every number is one sum from the first product to the last, each added by one rounding, whatever is
 computed beside it; vector instructions work on neighbouring outputs. So one row costs what reading the weights costs, and many
-cost little more than with MKL (docs/log.md). The weights are copied, PANEL outputs side by side.
+cost as much as with MKL (docs/log.md). The weights are copied, PANEL outputs side by side.
 """
 
 import threading
@@ -15,16 +15,20 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from llvmlite.binding import get_host_cpu_features
 from numba import carray, njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hashing.base.cores import CORES
-from runtime.model.step_kernel import floats, fma, is_decoded
+from runtime.model.step_kernel import floats, is_decoded
+from runtime.model.tile_kernel import tile
 
 PANEL = 64  # outputs
-ROWS = 4  # that share a panel's numbers in registers
+ROWS = 4  # that are computed together
+# Of their outputs, so many at a time: as many sums as registers hold beside what is multiplied.
+TILE = 64 if get_host_cpu_features().get("avx512f") else 16
 WORTH_A_THREAD = 1 << 22  # multiplications: below, one core is done before another is awake
 
 _this = threading.local()
@@ -92,46 +96,28 @@ def _panels(weight: Tensor) -> NDArray[np.float32]:
     return filled.view(-1, PANEL, inputs).transpose(1, 2).contiguous().numpy()
 
 
+_one_row, _some_rows = tile(1, PANEL, PANEL), tile(ROWS, TILE, PANEL)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def product(given, panels, found, shape, first, last):  # type: ignore[no-untyped-def]
     """Fills panels `first` to `last` of the outputs (rows, outputs) at `found` from the inputs (rows, inputs) at `given`.
 
-    `shape` is rows, inputs, outputs. The two loops over rows do the same for a row, so that it does not matter which takes it.
+    `shape` is rows, inputs, outputs.
     """
     rows, inputs, outputs = shape
-    x, out = carray(floats(given), (rows, inputs)), carray(floats(found), (rows, outputs))
+    out = carray(floats(found), (rows, outputs))
     sums = np.empty((ROWS, PANEL), np.float32)
-    whole = inputs - inputs % 4
     for panel in range(first, last):
-        weights, begin = panels[panel], panel * PANEL
-        width = min(PANEL, outputs - begin)
-        row = 0
+        weights, begin = panels[panel].ctypes.data, panel * PANEL
+        width, row = min(PANEL, outputs - begin), 0
         while row < rows:
             count = ROWS if row + ROWS <= rows else 1
-            for r in range(count):
-                for i in range(PANEL):
-                    sums[r, i] = np.float32(0)
-            for k in range(0, whole, 4):
-                w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
-                a0, a1, a2, a3 = x[row, k], x[row, k + 1], x[row, k + 2], x[row, k + 3]
-                if count == 1:
-                    for i in range(PANEL):
-                        u0, u1, u2, u3 = w0[i], w1[i], w2[i], w3[i]
-                        sums[0, i] = fma(a3, u3, fma(a2, u2, fma(a1, u1, fma(a0, u0, sums[0, i]))))
-                else:
-                    b0, b1, b2, b3 = x[row + 1, k], x[row + 1, k + 1], x[row + 1, k + 2], x[row + 1, k + 3]
-                    c0, c1, c2, c3 = x[row + 2, k], x[row + 2, k + 1], x[row + 2, k + 2], x[row + 2, k + 3]
-                    d0, d1, d2, d3 = x[row + 3, k], x[row + 3, k + 1], x[row + 3, k + 2], x[row + 3, k + 3]
-                    for i in range(PANEL):
-                        u0, u1, u2, u3 = w0[i], w1[i], w2[i], w3[i]
-                        sums[0, i] = fma(a3, u3, fma(a2, u2, fma(a1, u1, fma(a0, u0, sums[0, i]))))
-                        sums[1, i] = fma(b3, u3, fma(b2, u2, fma(b1, u1, fma(b0, u0, sums[1, i]))))
-                        sums[2, i] = fma(c3, u3, fma(c2, u2, fma(c1, u1, fma(c0, u0, sums[2, i]))))
-                        sums[3, i] = fma(d3, u3, fma(d2, u2, fma(d1, u1, fma(d0, u0, sums[3, i]))))
-            for k in range(whole, inputs):
-                for r in range(count):
-                    for i in range(PANEL):
-                        sums[r, i] = fma(x[row + r, k], weights[k, i], sums[r, i])
+            if count == 1:
+                _one_row(given + 4 * row * inputs, weights, inputs, sums.ctypes.data)
+            else:
+                for part in range(0, PANEL, TILE):
+                    _some_rows(given + 4 * row * inputs, weights + 4 * part, inputs, sums.ctypes.data + 4 * part)
             for r in range(count):
                 for i in range(width):
                     out[row + r, begin + i] = sums[r, i]

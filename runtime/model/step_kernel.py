@@ -39,16 +39,6 @@ def floats(typing_context: Any, number: Any) -> Any:
     return types.CPointer(types.float32)(types.int64), generate
 
 
-@intrinsic
-def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """a · b + c, rounded once: a sum's bits depend on its order alone, and not on what a compiler joins."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fma(*arguments)
-
-    return types.float32(types.float32, types.float32, types.float32), generate
-
-
 @njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _dot(a, b):  # type: ignore[no-untyped-def]
     total = np.float32(0)

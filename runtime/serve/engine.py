@@ -17,11 +17,13 @@ from runtime.serve.scheduler import Scheduler
 STEP_TOKENS = 512
 MOST_RUNNING = 64
 CACHE_BYTES = 512 << 20
+CACHE_TOKENS = MOST_RUNNING << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     cache_bytes: int = CACHE_BYTES  # of pages: keys, values and what the memory carries on
+    cache_tokens: int = CACHE_TOKENS  # of all pages, where these take less
     step_tokens: int = STEP_TOKENS
     running: int = MOST_RUNNING
 
@@ -58,23 +60,27 @@ class Engine:
     def step(self) -> list[tuple[Completion, Piece]]:
         """What one step adds to each of the completions that it brings to their next token."""
         scheduled = self.scheduler.scheduled()
-        pieces = [(each.decoded, each.token_ids[each.decoded.length :][:count]) for each, count in scheduled]
-        hidden = torch.split(self.decoder.hidden(pieces), [count for _, count in scheduled])
-        complete = [number for number, (each, _) in enumerate(scheduled) if each.pending == 0]
-        for (each, _), states in zip(scheduled, hidden, strict=True):
+        pieces = [
+            (each.decoded, each.token_ids[each.decoded.length : each.decoded.length + count]) for each, count in scheduled
+        ]
+        hidden, complete, last, end = self.decoder.hidden(pieces), list[Completion](), list[int](), 0
+        for each, count in scheduled:
+            end += count
             if each.of_prompt:
-                self._score_prompt(each, states)
+                self._score_prompt(each, hidden[end - count : end])
+            if each.pending == 0:
+                complete.append(each)
+                last.append(end - 1)
         if not complete:
             return []
-        logits = self.decoder.head(torch.cat([hidden[number][-1:] for number in complete]))
-        return self._handed_out([scheduled[number][0] for number in complete], logits)
+        return self._handed_out(complete, self.decoder.head(hidden if len(last) == len(hidden) else hidden[last]))
 
     def _handed_out(self, completions: Sequence[Completion], logits: Tensor) -> list[tuple[Completion, Piece]]:
         """A token for each completion, from logits (completions, vocabulary)."""
-        likeliest, found = logits.argmax(-1).tolist(), []
+        found = []
         finite = logits.sum(-1).isfinite().tolist()  # a sum is finite where all numbers are
-        for completion, token, own, is_finite in zip(completions, likeliest, logits, finite, strict=True):
-            if not is_finite:
+        for number, (completion, token) in enumerate(zip(completions, _likeliest(logits), strict=True)):
+            if not finite[number]:
                 self.scheduler.remove(completion)
                 found.append((completion, Piece("", (), (), "error")))
                 continue
@@ -84,9 +90,9 @@ class Engine:
                 piece = Piece("", (), (), "length")
             else:
                 if not completion.sampling.is_argmax:
-                    token = completion.sampler(own, completion.token_ids[-1 if completion.generated else 0 :])
+                    token = completion.sampler(logits[number], completion.token_ids[-1 if completion.generated else 0 :])
                 wanted = completion.likeliest
-                likelihoods = _likelihoods(own[None], [token], wanted)[0] if wanted is not None else None
+                likelihoods = _likelihoods(logits[number : number + 1], [token], wanted)[0] if wanted is not None else None
                 piece = completion.take(token, self.end_ids, likelihoods)
             if piece.finish_reason:
                 self.scheduler.keep(completion)
@@ -101,6 +107,13 @@ class Engine:
         if following:
             logits = self.decoder.head(states[: len(following)])
             completion.prompt_likelihoods += _likelihoods(logits, following, completion.likeliest or 0)
+
+
+def _likeliest(logits: Tensor) -> list[int]:
+    """The token of the largest of each row of logits (tokens, vocabulary); numpy needs a tenth of the time that torch does."""
+    takes = logits.is_cpu and logits.dtype == torch.float32
+    found: list[int] = (logits.numpy() if takes else logits).argmax(-1).tolist()
+    return found
 
 
 def _likelihoods(logits: Tensor, token_ids: Sequence[int], likeliest: int) -> list[Likelihoods]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tokenizers import Tokenizer
 
-from runtime.decoder import Decoder
+from runtime.decoder import Decoder, pages_for
 from runtime.placement.placement import Placement
 from runtime.serve.completion import Completion, Piece
 from runtime.serve.engine import Engine, Limits
@@ -45,13 +45,15 @@ class Generator(ABC):
         return None
 
     def engine(self, limits: Limits = Limits()) -> Engine:  # noqa: B008 - frozen
-        return Engine(self.decoder(limits.cache_bytes), self.tokenizer, self.end_ids, limits)
+        decoder = self.decoder(limits.cache_bytes)
+        decoder.most_pages = min(decoder.most_pages, pages_for(limits.cache_tokens))
+        return Engine(decoder, self.tokenizer, self.end_ids, limits)
 
     def pieces(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
         """What each step adds to the prompt."""
         if sampling.max_tokens == 0:
             return
-        engine = self.engine(Limits(cache_bytes=sys.maxsize))
+        engine = self.engine(Limits(cache_bytes=sys.maxsize, cache_tokens=sys.maxsize))
         engine.add(Completion.of(prompt, sampling, self.tokenizer))
         while not engine.is_idle:
             yield from (piece for _, piece in engine.step())

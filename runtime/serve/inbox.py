@@ -12,22 +12,21 @@ Handed = tuple[Completion, Piece]
 
 
 class Inbox:
-    """Wakes whoever waits when all completions are finished, and before that every `every_sec` seconds, the first time at once.
+    """Wakes whoever waits when all completions are finished; where it `streams` also before, the first time at once."""
 
-    To be woken, and to write what came, takes longer than a step of a small model.
-    """
-
-    def __init__(self, completions: int, every_sec: float = inf) -> None:
-        self.unfinished, self._every_sec = completions, every_sec
-        self._next = inf if every_sec == inf else 0.0
+    def __init__(self, completions: int, streams: bool) -> None:
+        self.unfinished, self._streams = completions, streams
+        self._last = -inf  # when something was taken
         self._pieces: dict[Completion, list[Piece]] = {}
         self._error: EngramError | None = None
         self._filled = asyncio.Event()
 
-    def put(self, completion: Completion, piece: Piece, now: float) -> None:
+    def put(self, completion: Completion, piece: Piece, now: float, every_sec: float) -> None:
+        """Whoever waits for a stream is woken so many seconds after the last time, or later."""
         self._pieces.setdefault(completion, []).append(piece)
         self.unfinished -= piece.finish_reason is not None
-        if now >= self._next or self.unfinished == 0 or piece.finish_reason == "error":
+        is_due = self._streams and now >= self._last + every_sec
+        if is_due or self.unfinished == 0 or piece.finish_reason == "error":
             self._filled.set()
 
     def fail(self, error: EngramError) -> None:
@@ -36,7 +35,7 @@ class Inbox:
 
     def flush(self) -> None:
         """Wakes whoever waits if there is anything, since more may be long in coming."""
-        if self._pieces and self._every_sec < inf:
+        if self._pieces and self._streams:
             self._filled.set()
 
     async def take(self) -> list[Handed]:
@@ -46,7 +45,7 @@ class Inbox:
         if self._error:
             raise self._error
         taken, self._pieces = self._pieces, {}
-        self._next = perf_counter() + self._every_sec
+        self._last = perf_counter()
         return [(completion, _joined(pieces)) for completion, pieces in taken.items()]
 
 

@@ -37,9 +37,9 @@ from runtime.serve.service import BusyError, Service
 from runtime.serve.text_cutter import TextCutter
 
 ENCODE = json.JSONEncoder(ensure_ascii=False).encode
-SENT_EVERY_SEC = 0.01  # at most: to write a token of each of many streams costs more than to compute it with a small model
 MAX_CONTEXT = 4096  # tokens of prompt and completion together
 LONGEST_PROMPT = 16 * MAX_CONTEXT  # characters: a longer text is not made into tokens to find that they are too many
+SHORT_PROMPT = 2048  # characters: made into tokens in a millisecond, they are not handed to a thread
 MOST_BODY_BYTES = 4 << 20
 
 
@@ -83,6 +83,7 @@ class Completions:
         self._generator, self._one = generator, CapacityLimiter(1)
         self._shadow = generator.shadow(verify_every) if verify_every else None
         self.service.engine.decoder.watch = self._shadow
+        self.service.engine.decoder.make_pages()
         if isinstance(generator.placement, DiskPlacement):
             self.metrics.rows(generator.placement.caches)
         for gauge, about, value in (
@@ -147,7 +148,9 @@ class Completions:
                 raise RequestError("prompt holds half of a surrogate pair, which is no text", "prompt", "invalid_value")
             if len(prompt) > LONGEST_PROMPT:
                 raise _too_long(f"at most {LONGEST_PROMPT} characters of prompt are served; found {len(prompt)}")
-            ids = await to_thread.run_sync(self._generator.encode, prompt, limiter=self._one)
+            encode = self._generator.encode
+            at_once = len(prompt) <= SHORT_PROMPT
+            ids = encode(prompt) if at_once else await to_thread.run_sync(encode, prompt, limiter=self._one)
         else:
             ids = prompt or self._generator.encode("")
         if (largest := max(ids)) >= (size := self._generator.vocab_size):
@@ -169,7 +172,7 @@ class Completions:
 
     async def whole(self, asked: Asked) -> dict[str, Any]:
         choices = asked.completions
-        async with self.service.joined(self._clocks(asked)) as inbox:
+        async with self.service.joined(self._clocks(asked), streams=False) as inbox:
             for completion, piece in await inbox.take() if inbox.unfinished else ():
                 choices[completion].add(_sound(piece))
         return {**self._header(asked.form, asked.form.whole), "choices": asked.answered(), "usage": asked.usage()}
@@ -183,7 +186,7 @@ class Completions:
             if not choice.completion.has_work:
                 yield _event({**header, "choices": [form.of_part(choice.whole())]})
         try:
-            async with self.service.joined(self._clocks(asked), SENT_EVERY_SEC) as inbox:
+            async with self.service.joined(self._clocks(asked), streams=True) as inbox:
                 unfinished = inbox.unfinished
                 while unfinished:
                     taken = await inbox.take()
@@ -193,9 +196,9 @@ class Completions:
         except EngramError as e:
             yield _event(_failed(e).body)
             return
-        if asked.request.stream_options.include_usage:
-            yield _event({**header, "choices": [], "usage": asked.usage()})
-        yield "data: [DONE]\n\n"
+        with_usage = asked.request.stream_options.include_usage
+        usage = _event({**header, "choices": [], "usage": asked.usage()}) if with_usage else ""
+        yield usage + "data: [DONE]\n\n"
 
     def _clocks(self, asked: Asked) -> dict[Completion, TokenClock]:
         """Of the completions that are to be continued."""
@@ -261,6 +264,7 @@ def build_app(generator: Generator, name: str, verify_every: int = 0, api_key: s
             await work
 
     app = FastAPI(title="engram", lifespan=at_work, docs_url=None, redoc_url=None)
+    app.state.engine = completions.service.engine
     app.add_middleware(BodyLimit, most_bytes=MOST_BODY_BYTES)
     if api_key:
         app.add_middleware(ApiKey, key=api_key)

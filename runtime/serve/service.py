@@ -19,7 +19,10 @@ from runtime.serve.inbox import Handed, Inbox
 from runtime.serve.metrics import TokenClock
 
 MOST_WAITING = 256
-SHORT_SEC = 0.004
+# To write a token to a client takes longer than to compute it with a small model.
+SENT_EVERY_SEC = 0.02  # at most, to one client
+WRITTEN_EVERY_SEC = 0.002  # at most, to one of many
+SHORT_SEC = 0.01
 LONGEST_SEC = 600.0  # that a completion may take, its time in the queue included
 
 
@@ -48,12 +51,12 @@ class Service:
             raise BusyError
 
     @asynccontextmanager
-    async def joined(self, completions: Mapping[Completion, TokenClock], every_sec: float = inf) -> AsyncIterator[Inbox]:
+    async def joined(self, completions: Mapping[Completion, TokenClock], streams: bool) -> AsyncIterator[Inbox]:
         """Where the completions' pieces come in until they are finished; those that are not at the block's end are dropped.
 
-        What comes may be taken every so many seconds, or in the end only.
+        What comes is taken as it comes where it `streams`, else in the end.
         """
-        inbox, until = Inbox(len(completions), every_sec), perf_counter() + self._longest_sec
+        inbox, until = Inbox(len(completions), streams), perf_counter() + self._longest_sec
         self._wanted |= {completion: (inbox, clock) for completion, clock in completions.items()}
         self._until |= dict.fromkeys(completions, until)
         self._joining += completions
@@ -76,20 +79,30 @@ class Service:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                began = perf_counter()
                 try:
                     self._hand_out(await self._step(thread))
                 except EngramError as e:
                     self._fail(e)
-                self._step_sec = perf_counter() - began
                 await asyncio.sleep(0)  # those who wait for a piece take it now
 
     async def _step(self, thread: ThreadPoolExecutor) -> list[Handed]:
         if self._step_sec < SHORT_SEC and self.engine.is_decoding:
-            return self.engine.step()
-        for inbox, _ in self._wanted.values():
-            inbox.flush()
-        return await asyncio.get_running_loop().run_in_executor(thread, self.engine.step)
+            return self._timed()
+        if self._step_sec > self._every_sec or not self.engine.is_decoding:
+            for inbox, _ in self._wanted.values():
+                inbox.flush()
+        return await asyncio.get_running_loop().run_in_executor(thread, self._timed)
+
+    def _timed(self) -> list[Handed]:
+        began = perf_counter()
+        found = self.engine.step()
+        self._step_sec = perf_counter() - began
+        return found
+
+    @property
+    def _every_sec(self) -> float:
+        """How often a stream is written to."""
+        return max(SENT_EVERY_SEC, WRITTEN_EVERY_SEC * len(self._wanted))
 
     def _end_overdue(self) -> None:
         """Tells those that wait for a completion whose time is over; they leave then."""
@@ -110,13 +123,13 @@ class Service:
         self._joining, self._leaving = [], []
 
     def _hand_out(self, found: Sequence[Handed]) -> None:
-        now = perf_counter()
+        now, every_sec = perf_counter(), self._every_sec
         for completion, piece in found:
             wanted = self._wanted.pop(completion, None) if piece.finish_reason else self._wanted.get(completion)
             if wanted is not None:
                 inbox, clock = wanted
                 clock.tick(piece, now)
-                inbox.put(completion, piece, now)
+                inbox.put(completion, piece, now, every_sec)
             if piece.finish_reason and completion in self._leaving:
                 self._leaving.remove(completion)
 

@@ -16,7 +16,10 @@ class TextCutter:
 
     def add(self, token: int) -> str:
         """The text that one more token makes certain."""
-        self._held += self._stream.step(self._tokenizer, token) or ""
+        text = self._stream.step(self._tokenizer, token) or ""
+        if not self._stops:
+            return text
+        self._held += text
         cuts = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         self.is_stopped = bool(cuts)
         return self._taken(min(cuts) if cuts else max(0, len(self._held) - self._longest + 1))
