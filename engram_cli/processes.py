@@ -22,7 +22,7 @@ from hashing.base.cores import CORES
 
 LAUNCHED = "ENGRAM_LAUNCHED"  # set where standard input is the pipe
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
-GRACE_SEC = 60.0  # for the others to end by themselves, once one has failed: a save may be under way
+GRACE_SEC = 10.0  # for the others to end by themselves, once one has failed: those that have not met yet would wait for it
 POLL_SEC = 0.05
 
 
@@ -45,12 +45,17 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
         port = free_port()
         children = [_start(arguments, rank, count, port, said[rank]) for rank in range(count)]
         with _passed_on(children):
-            code = _waited(children)
-        for rank, child in enumerate(children):
-            if rank and (child.returncode not in (0, code) or children[0].returncode < 0):
-                sys.stderr.write(_text(said[rank]))
-                break
-        return code
+            failed, were_ended = _waited(children)
+        if failed is None:
+            return 0
+        if were_ended:
+            print(f"error: process {failed} of {count} has ended, and others waited for it", file=sys.stderr)
+            print("hint: the same command begins again, or train --resume where a training was begun", file=sys.stderr)
+            return 1
+        first, others = children[0].returncode, [_text(one) for one in said[1:]]
+        unsaid = [text for text in others if text and (first < 0 or "Traceback" in text)]
+        sys.stderr.write(unsaid[0] if unsaid else "")
+        return first if first > 0 else 1
 
 
 def end_with_parent() -> None:
@@ -102,20 +107,20 @@ def _passed_on(children: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _waited(children: Sequence["subprocess.Popen[bytes]"]) -> int:
-    """Waits for all; the exit code of the first to fail, as a shell gives it, or 0. Stragglers after a failure are ended."""
-    code, failed_at = 0, 0.0
-    while any(child.poll() is None for child in children):
-        for child in children:
-            if not code and child.returncode:
-                code, failed_at = child.returncode, time.monotonic()
-            if code and child.poll() is None and time.monotonic() - failed_at > GRACE_SEC:
+def _waited(children: Sequence["subprocess.Popen[bytes]"]) -> tuple[int | None, bool]:
+    """Waits for all; which was the first to fail, if any did, and whether others had to be ended for it."""
+    failed, failed_at, were_ended = None, 0.0, False
+    while None in [child.poll() for child in children]:
+        for rank, child in enumerate(children):
+            if failed is None and child.returncode:
+                failed, failed_at = rank, time.monotonic()
+            if failed is not None and child.poll() is None and time.monotonic() - failed_at > GRACE_SEC:
                 child.kill()
+                were_ended = True
         time.sleep(POLL_SEC)
-    code = code or max(child.returncode for child in children)
-    first = children[0].returncode
-    code = first if first > 0 else code  # it has said why
-    return code if code >= 0 else 128 - code
+    if failed is None:
+        failed = next((rank for rank, child in enumerate(children) if child.returncode), None)
+    return failed, were_ended
 
 
 def _text(said: IO[bytes]) -> str:

@@ -31,6 +31,9 @@ def test_figures_of_every_way(run: Run) -> None:
     assert set(content["part_millisec"]) == set(PARTS)
     assert content["times_first_tables"]["rows_1000"] == 1
     assert content["times_peer"].keys() == {"sparse_adam", "adam"}
+    assert content["disk_millisec"].keys() == {"memory", "disk"}
+    assert content["disk_times_memory"] > 0
+    assert not [*run.train_folder.glob("bench-*")]
 
 
 @pytest.mark.parametrize("sparse", [True, False])

@@ -26,7 +26,7 @@ def bench_train(
 ) -> None:
     """Take training steps with the run's model and corpus: with tables of several sizes, and without memory.
 
-    Beside them the same model with its rows in torch's embeddings, on SparseAdam and on Adam over whole tables.
+    Beside them the same model with its rows on disk, and in torch's embeddings, on SparseAdam and on Adam over whole tables.
 
     Example: engram bench train
 
@@ -48,7 +48,7 @@ def measure(run: "Run", config: "RunConfig", sizes: list[int], peer_rows: int, r
     import torch
 
     from engram_cli.bench.timing import time_in_turn
-    from engram_cli.bench.train_speed import Peer, part_seconds, trainer, with_rows, without_memory
+    from engram_cli.bench.train_speed import Peer, disk_seconds, part_seconds, trainer, with_rows, without_memory
 
     _check_memory(run, config, [*sizes, peer_rows])
     peer_config = with_rows(config, run, peer_rows)
@@ -58,6 +58,8 @@ def measure(run: "Run", config: "RunConfig", sizes: list[int], peer_rows: int, r
     ways = {WITHOUT: plain.train_step, **{name: one.train_step for name, one in own.items()}}
     ways |= {name: peer.train_step for name, peer in peers.items()}
     seconds = {name: median(found) for name, found in time_in_turn(ways, rounds).items()}
+    on_disk = disk_seconds(run, peer_config, own[_named(peer_rows)], max(1, rounds // 8))
+    disk = {name: median(found) for name, found in on_disk.items()}
     first = next(iter(own))
     parts = {name: median(found) for name, found in part_seconds(own[first], rounds).items()}
     return {
@@ -66,6 +68,8 @@ def measure(run: "Run", config: "RunConfig", sizes: list[int], peer_rows: int, r
         "batch_tokens": config.recipe.batch * config.recipe.length,
         "peer_rows": peer_rows,
         "step_millisec": {name: round(1e3 * found, 2) for name, found in seconds.items()},
+        "disk_millisec": {name: round(1e3 * found, 2) for name, found in disk.items()},
+        "disk_times_memory": round(disk["disk"] / disk["memory"], 3),
         **_shares(seconds, parts, first, _named(peer_rows), list(own)),
         "part_millisec": {name: round(1e3 * found, 3) for name, found in parts.items()},
     }
@@ -119,6 +123,11 @@ def _print(content: dict[str, Any]) -> None:
     parts = ((name.replace("_", " "), ms, 100 * ms / steps[first]) for name, ms in content["part_millisec"].items())
     print_table(f"Of the step with {_shown(first)}, each part by itself", ("part", "ms", "% of the step"), parts)
     print(f"memory {content['memory_percent']} % of the step, rows {content['rows_percent']} %")
+    millisec = content["disk_millisec"]
+    print(
+        f"{content['peer_rows']:,} rows a layer on disk: {content['disk_times_memory']} of the time in memory "
+        f"({millisec['disk']} and {millisec['memory']} ms a step)"
+    )
     for peer, ratio in content["times_peer"].items():
         print(f"{content['peer_rows']:,} rows a layer: {ratio} of the time of {_shown(peer)}")
 

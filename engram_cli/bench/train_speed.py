@@ -6,11 +6,14 @@ Every way trains on the run's corpus, from step 0 on, with the run's model and b
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
+from engram_cli.bench.timing import time_in_turn
 from runtime.config import RunConfig
 from runtime.device import autocast
 from runtime.lookup import Addressing
@@ -18,9 +21,11 @@ from runtime.model.memory import EngramMemory
 from runtime.run import Run
 from runtime.settings import Settings
 from runtime.tokens import Tokens
+from runtime.train.disk_rows import DiskRows
 from runtime.train.trainer import MAX_GRADIENT_NORM, Trainer
 
 ROW_BETAS = (0.9, 0.95)
+STEPS_OF_A_TURN = 8
 
 
 def with_rows(config: RunConfig, run: Run, rows: int) -> RunConfig:
@@ -43,9 +48,26 @@ def table_bytes(config: RunConfig) -> int:
     return config.spec.total_rows * config.head_dim * 4
 
 
-def trainer(run: Run, config: RunConfig) -> Trainer:
-    """One that takes steps and leaves no files."""
-    return Trainer(run, config, Tokens.open(run.train_folder / "tokens"))
+def trainer(run: Run, config: RunConfig, folder: Path | None = None) -> Trainer:
+    """One that takes steps and leaves no files but rows on disk, in the folder."""
+    return Trainer(run, config, Tokens.open(run.train_folder / "tokens"), train_folder=folder)
+
+
+def disk_seconds(run: Run, config: RunConfig, in_memory: Trainer, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a step with the rows in memory and on disk, by turns of several steps, each with all that it writes."""
+    with TemporaryDirectory(dir=run.train_folder, prefix="bench-") as folder:
+        on_disk = trainer(run, replace(config, recipe=replace(config.recipe, row_place="disk")), Path(folder))
+        rows = on_disk.state.rows
+        assert isinstance(rows, DiskRows)
+
+        def turn(of: Trainer) -> None:
+            for _ in range(STEPS_OF_A_TURN):
+                of.train_step()
+            rows.written()
+
+        ways = {"memory": lambda: turn(in_memory), "disk": lambda: turn(on_disk)}
+        found = time_in_turn(ways, rounds)
+    return {name: [seconds / STEPS_OF_A_TURN for seconds in each] for name, each in found.items()}
 
 
 class Peer:

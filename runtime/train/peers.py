@@ -167,6 +167,6 @@ def translated() -> Iterator[None]:
         if not isinstance(e, dist.DistError) and not any(word in str(e) for word in ("gloo", "NCCL", "Connection closed")):
             raise
         raise PeerLostError(
-            f"another process of the training has ended, or cannot be reached: {str(e).splitlines()[0]}",
+            "another process of the training has ended, or cannot be reached",
             hint="once it is mended, train --resume goes on from the newest checkpoint, with any number of processes",
         ) from e
