@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hashing.base.atomic import atomic_path
-from hashing.base.cores import part_of_cores
+from hashing.base.cores import part_of_cores, run_on
 from hashing.base.errors import EngramError
 from hashing.ngrams.counter import NothingToCountError, count_pieces
 from hashing.ngrams.counts import Totals
@@ -114,7 +114,7 @@ class Worker:
 def _started(jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[list[Worker], Any]]:
     """A process for each job, and how many bytes each has read; at the end of the block whichever still runs is killed.
 
-    Each has its part of the cores. A Ctrl-C, and a SIGTERM to all of them, is this process's to act on.
+    Each starts threads for its part of the cores. A Ctrl-C, and a SIGTERM to all of them, is this process's to act on.
     """
     context = get_context("spawn")
     done_bytes: Any = context.RawArray("q", len(jobs))
@@ -123,10 +123,10 @@ def _started(jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[list[Worker], An
     try:
         for number, job in enumerate(jobs):
             said, saying = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(*job, number, done_bytes, saying), name=f"count-{number}")
             before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
             try:
-                with part_of_cores(number, len(jobs)):
+                with part_of_cores(number, len(jobs)) as cores:
+                    process = context.Process(target=_work, args=(cores, *job, number, done_bytes, saying))
                     process.start()
                 started.append(Worker(process, said))
             finally:
@@ -142,6 +142,7 @@ def _started(jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[list[Worker], An
 
 
 def _work(
+    cores: frozenset[int],
     share: TokenStream,
     vocab: CanonicalVocab,
     orders: Sequence[int],
@@ -152,6 +153,7 @@ def _work(
     saying: Connection,
 ) -> None:
     """What a worker does: counts its share, and says what reading came to."""
+    run_on(cores)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tempfile.tempdir = str(path.parent)  # so that nothing of a worker that is killed stays anywhere else
 
