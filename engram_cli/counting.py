@@ -2,18 +2,19 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
+    from hashing.ngrams.counts import Totals
     from hashing.ngrams.source import Source
     from hashing.spec import HashSpec
-    from hashing.text.corpus import Corpus
-    from hashing.text.token_stream import Piece, Shard
+    from hashing.text.token_stream import Piece, Shard, TokenStream
     from hashing.vocab import CanonicalVocab
     from runtime.run import Run
 
@@ -42,23 +43,37 @@ class Counting:
     encoding: str
     memory: str = "2GiB"
     shard: str = "1/1"
+    workers: int = 1
 
     def count(self, vocab: "CanonicalVocab", spec: "HashSpec", path: Path, force: bool) -> None:
         """Writes the counts to `path`, unless they are there already: those of this very corpus, read in the same way."""
+        from engram_cli.interrupt import interrupted, terminable
         from engram_cli.output import note
         from hashing.base.atomic import refuse_overwrite
-        from hashing.base.byte_size import parse_bytes
-        from hashing.ngrams.counter import count_pieces
 
-        arrays, text = self._files()
-        source = self._source(arrays, text)
-        if path.exists() and not force and self._counted(vocab, path, source):
+        stream = self._stream()
+        if path.exists() and not force and self._counted(vocab, path, self._source(stream)):
             note(f"the corpus is as it was counted into {path}; --force counts it again")
             return
         refuse_overwrite(path, force)
-        with self._pieces(arrays, text) as pieces:
-            totals = count_pieces(pieces, vocab, spec.orders, parse_bytes(self.memory), path, source)
+        try:
+            with terminable():
+                totals = self._write(stream, vocab, spec, path)
+        except KeyboardInterrupt as e:
+            raise interrupted(e, hint="the same command counts from the beginning") from e
         note(f"counted {totals.tokens:,} tokens of {totals.documents:,} documents into {path}")
+
+    def _write(self, stream: "TokenStream", vocab: "CanonicalVocab", spec: "HashSpec", path: Path) -> "Totals":
+        from hashing.base.byte_size import parse_bytes
+        from hashing.ngrams.counter import count_pieces
+        from hashing.ngrams.shares import count_in_processes
+
+        memory = parse_bytes(self.memory)
+        with _reading(stream) as read:
+            if self.workers == 1:
+                return count_pieces(stream.pieces(read), vocab, spec.orders, memory, path, self._source(stream))
+            source = partial(self._source, stream)
+            return count_in_processes(stream, vocab, spec.orders, memory, path, self.workers, source, read)
 
     def _counted(self, vocab: "CanonicalVocab", path: Path, source: "Source") -> bool:
         """Whether a file has the counts of this source; False where it does not say what it counts.
@@ -77,57 +92,38 @@ class Counting:
             )
         return kept.source is not None
 
-    def _source(self, arrays: list[Path], text: "Corpus | None") -> "Source":
+    def _source(self, stream: "TokenStream") -> "Source":
         from hashing.ngrams.source import Source
 
+        text = stream.text
         options = {"ids_column": self.ids_column, "shard": self.shard}
         if text:
-            options |= text.options | {"end_of_text_id": str(self.run.vocab().end_of_text_id)}
-        files = [*arrays, *(file for file, _ in (text.files() if text else []))]
+            options |= text.options | {"end_of_text_id": str(stream.end_id)}
+        files = [*stream.arrays, *(file for file, _ in (text.files() if text else []))]
         tokenizer = self.run.tokenizer_path.read_bytes() if text else b""
         return Source.of(self.corpus or (text.roots if text else ()), options, files, tokenizer)
 
-    def _files(self) -> "tuple[list[Path], Corpus | None]":
+    def _stream(self) -> "TokenStream":
         """The files of token ids, and the text, if there is any; with nothing named it is that of the run's corpus."""
         from engram_cli.options import chosen_corpus
-        from hashing.text.token_stream import array_files
+        from hashing.text.token_stream import TokenStream, array_files
 
         found = {path: array_files(path, self.ids_column) for path in self.corpus}
-        arrays = [file for files in found.values() for file in files]
+        arrays = tuple(file for files in found.values() for file in files)
         texts = [path for path, files in found.items() if not files]
         if not texts and arrays:
-            return arrays, None
-        return arrays, chosen_corpus(self.run, texts, self.text_key, self.text_column, self.encoding)
-
-    def pieces(self) -> "AbstractContextManager[Iterator[Piece]]":
-        """The shard's documents, with a progress bar over the bytes read; at the end, what there is to say of reading them."""
-        return self._pieces(*self._files())
+            return TokenStream(arrays=arrays, ids_column=self.ids_column, shard=self._shard())
+        self.run.require(self.run.tokenizer_path, "build-vocab")
+        text = chosen_corpus(self.run, texts, self.text_key, self.text_column, self.encoding)
+        end_id = self.run.vocab().end_of_text_id
+        return TokenStream(text, self.run.tokenizer_path, end_id, arrays, self.ids_column, self._shard())
 
     @contextmanager
-    def _pieces(self, arrays: list[Path], text: "Corpus | None") -> "Iterator[Iterator[Piece]]":
-        from engram_cli.options import note_reading
-        from engram_cli.output import progress
-
-        shard = self._shard()
-        array_bytes = sum(file.stat().st_size for file in arrays if file.exists())
-        with progress("bytes") as bar:
-            task = bar.add_task("reading", total=array_bytes + (text.file_bytes if text else 0))
-            yield self._read(arrays, text, shard, lambda size: bar.advance(task, size))
-        if text:
-            note_reading(text)
-
-    def _read(
-        self, arrays: list[Path], text: "Corpus | None", shard: "Shard", advance: Callable[[int], None]
-    ) -> "Iterator[Piece]":
-        from hashing.text.token_stream import array_pieces, text_pieces
-
-        for path in arrays:
-            for piece in shard.of_pieces(array_pieces(path, self.ids_column)):
-                advance(piece.token_ids.nbytes)
-                yield piece
-        if text:
-            tokenizer, end_id = self.run.tokenizer(), self.run.vocab().end_of_text_id
-            yield from shard.of_pieces(text_pieces(text, tokenizer, end_id, advance))
+    def pieces(self) -> "Iterator[Iterator[Piece]]":
+        """The shard's documents, with a progress bar over the bytes read; at the end, what there is to say of reading them."""
+        stream = self._stream()
+        with _reading(stream) as read:
+            yield stream.pieces(read)
 
     def _shard(self) -> "Shard":
         from hashing.base.errors import UsageError
@@ -137,3 +133,16 @@ class Counting:
         if not (re.fullmatch("[0-9]{1,9}", index) and re.fullmatch("[0-9]{1,9}", of)):
             raise UsageError(f'"{self.shard}" is not a shard', hint="shards are written like 1/4")
         return Shard(int(index) - 1, int(of))
+
+
+@contextmanager
+def _reading(stream: "TokenStream") -> Iterator[Callable[[int], None]]:
+    """A progress bar that the yielded function moves on by bytes read; at the end, what there is to say of reading them."""
+    from engram_cli.options import note_reading
+    from engram_cli.output import progress
+
+    with progress("bytes") as bar:
+        task = bar.add_task("reading", total=stream.file_bytes)
+        yield lambda size: bar.advance(task, size)
+    if stream.text:
+        note_reading(stream.text)

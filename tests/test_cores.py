@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hashing.base.cores import part_of_cores
 from hashing.hasher import Hasher
 from hashing.named_specs import named_spec
 from table.encodings.encoding import ENCODINGS
@@ -21,6 +22,20 @@ def test_a_process_held_to_one_core_counts_one() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]
     )
     assert done.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize("of", [1, 2, 5])
+def test_parts_of_the_cores_are_shared_out(of: int) -> None:
+    """Every process counts its part, one core at least, and may then run on all of them."""
+    before, code = os.sched_getaffinity(0), "import os; print(*os.sched_getaffinity(0))"
+    parts = []
+    for index in range(of):
+        with part_of_cores(index, of) as cores:
+            done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        parts.append(set(map(int, done.stdout.split())))
+        assert cores == before == os.sched_getaffinity(0)
+    assert set().union(*parts) == before if of <= len(before) else all(len(part) == 1 for part in parts)
+    assert sum(map(len, parts)) == max(of, len(before))
 
 
 def test_a_small_call_asks_the_system_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

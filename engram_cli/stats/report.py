@@ -24,6 +24,10 @@ def report(
     counts: Annotated[Path | None, typer.Option(help="The file of counts. Default: ngrams.parquet in the run.")] = None,
     memory: Annotated[str, typer.Option(help="Memory to count in; beyond it, sorted runs go to disk.")] = "2GiB",
     shard: Annotated[str, typer.Option(help="Count only every n-th document, as 1/4; join the files with merge.")] = "1/1",
+    workers: Annotated[
+        int,
+        typer.Option(min=1, help="Processes that count shares of the documents at the same time, within --memory together."),
+    ] = 1,
     raw: Annotated[bool, typer.Option("--raw", help="Also count raw token ids, to show what the vocabulary changes.")] = False,
     plot: PlotFile = None,
     ids_column: IdsColumn = "",
@@ -57,7 +61,7 @@ def report(
     vocab = source.vocab()
     spec = spec_for_run(spec_name, source, vocab)
     path = counts or run / "ngrams.parquet"
-    counting = Counting(source, corpus or [], ids_column, text_key, text_column, encoding, memory, shard)
+    counting = Counting(source, corpus or [], ids_column, text_key, text_column, encoding, memory, shard, workers)
     if corpus or force or not path.exists():
         counting.count(vocab, spec, path, force)
     saved = NgramCounts.open(path)

@@ -4,5 +4,33 @@ The count honours the process's affinity (`taskset`, a container's cpuset) as it
 """
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 CORES: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def part_of_cores(index: int, of: int) -> Iterator[frozenset[int]]:
+    """Within the block, a process that is started counts only one of so many parts of the cores as its own.
+
+    More parts than cores are one core each. Yields all cores, on which the process can `run_on` once it has counted: where it
+    starts threads for its part, the system may still put them where there is time. Where a system cannot hold a process to
+    cores, every process counts all of them.
+    """
+    if sys.platform != "linux":
+        yield frozenset()
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[index % len(cores) :: of])
+    try:
+        yield frozenset(cores)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def run_on(cores: frozenset[int]) -> None:
+    """Lets this process run on the cores; `CORES` stays what it was."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, cores)

@@ -36,6 +36,10 @@ LONGEST_DOCUMENT = 1 << 18  # tokens
 WRITING_BYTES = 96 << 20  # set aside for scattering a short text, and for merging and writing a window of runs
 
 
+class NothingToCountError(EngramError):
+    """There are no tokens."""
+
+
 def resident_bytes() -> int:
     """The memory this process has resident now; where /proc does not tell, the most it ever had."""
     statm = Path("/proc/self/statm")
@@ -122,10 +126,12 @@ class NgramCounter:
     def write(self, path: Path, source: Source | None = None) -> Totals:
         """Writes the counts, and what they are of, to a new file `path`; nothing can be added afterwards.
 
-        Raises EngramError when there is nothing.
+        Raises NothingToCountError when there is nothing.
         """
         if not self.tokens:
-            raise EngramError("there is nothing to count: the corpus has no tokens", hint="name a file or folder that has text")
+            raise NothingToCountError(
+                "there is nothing to count: the corpus has no tokens", hint="name a file or folder that has text"
+            )
         totals = Totals(self.orders, self.tokens, self.documents, self.vocab.size, self.vocab.fingerprint)
         windows = window_count(self.tokens, self._window_tokens)
         stretches = self._buffer.stretches(windows)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from hashing.base.atomic import atomic_path
 from hashing.base.errors import EngramError
-from hashing.ngrams import partition_kernel as kernel
 from hashing.ngrams.counts import FORMAT, METADATA_KEY, SOURCE_KEY, NgramCounts, Totals
 from hashing.ngrams.packing import Packing
-from hashing.ngrams.runs import DiskRun, Run, merged_windows, window_count
+from hashing.ngrams.runs import DiskRun, Fields, Run, merged_windows, window_count
 from hashing.ngrams.scratch import Scratch
 from hashing.ngrams.source import Source
 
@@ -80,9 +80,19 @@ def write_counts(path: Path, totals: Totals, tables: Iterable[pa.Table], source:
             waiting.popleft().result()
 
 
-def merge_counts(paths: Sequence[Path], path: Path, window_tokens: int = WINDOW_TOKENS) -> Totals:
-    """Writes the sum of several files, of parts of a corpus. Raises EngramError when they do not belong together."""
-    files = [NgramCounts.open(source) for source in paths]
+def merge_counts(paths: Sequence[Path], path: Path, source: Source | None = None) -> Totals:
+    """Writes the sum of several files, of parts of a corpus; `source` is what the parts together are of, where that is known.
+
+    Raises EngramError when they do not belong together.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, flushed=False) as partial, Scratch(path.parent) as scratch:
+        return write_merged(paths, partial, scratch, source)
+
+
+def write_merged(paths: Sequence[Path], path: Path, scratch: Scratch, source: Source | None = None) -> Totals:
+    """Writes the sum to a new file, as `merge_counts` does, in memory that does not grow with the files."""
+    files = [NgramCounts.open(part) for part in paths]
     first = files[0].totals
     for file in files[1:]:
         file.check_vocab(first.vocab_fingerprint)
@@ -93,16 +103,16 @@ def merge_counts(paths: Sequence[Path], path: Path, window_tokens: int = WINDOW_
             )
     tokens, documents = sum(f.totals.tokens for f in files), sum(f.totals.documents for f in files)
     totals = Totals(first.orders, tokens, documents, first.canonical_size, first.vocab_fingerprint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    windows = window_count(tokens, window_tokens)
-    with atomic_path(path, flushed=False) as partial, Scratch(path.parent) as scratch:
-        runs = ((n, [_as_run(file, n, scratch.path(f"{n}-{i}")) for i, file in enumerate(files)]) for n in first.orders)
-        write_counts(partial, totals, (table for n, parts in runs for table in merged_tables(totals, n, parts, windows)))
+    windows = window_count(tokens, WINDOW_TOKENS)
+    runs = ((n, [_as_run(file, n, scratch.path(f"{n}-{i}")) for i, file in enumerate(files)]) for n in first.orders)
+    write_counts(path, totals, (table for n, parts in runs for table in merged_tables(totals, n, parts, windows)), source)
     return totals
 
 
 def _as_run(file: NgramCounts, order: int, path: Path) -> DiskRun:
-    counts = file.order(order)
-    partition, mixed, rest = file.totals.packing.pack(counts.ids)
-    bounds = np.searchsorted(partition, np.arange(kernel.PARTITIONS + 1, dtype=np.uint64)).astype(np.int64)
-    return DiskRun.write(path, [Run(bounds, (mixed, rest, counts.counts, counts.documents))])
+    def pieces() -> Iterator[tuple[NDArray[np.uint64], Fields]]:
+        for piece in file.pieces(order):
+            partition, mixed, rest = file.totals.packing.pack(piece.ids)
+            yield partition, (mixed, rest, piece.counts, piece.documents)
+
+    return DiskRun.write_sorted(path, pieces())

@@ -42,15 +42,27 @@ class DiskRun:
     def write(cls, path: Path, windows: Iterable[Run]) -> "DiskRun":
         """Writes the runs of neighbouring partitions, which together are all of them, one after the other."""
         sizes: list[NDArray[np.int64]] = []
-        kinds: tuple[np.dtype[Any], ...] = ()
-        with ExitStack() as opened:
-            files = [opened.enter_context(_field_path(path, field).open("wb")) for field in range(4)]
+
+        def fields() -> Iterator[Fields]:
             for run in windows:
-                for file, values in zip(files, run.fields, strict=True):
-                    values.tofile(file)
                 sizes.append(np.diff(run.bounds))
-                kinds = tuple(values.dtype for values in run.fields)
+                yield run.fields
+
+        kinds = _write_fields(path, fields())
         return cls(path, np.concatenate([[0], np.cumsum(np.concatenate(sizes))]), kinds)
+
+    @classmethod
+    def write_sorted(cls, path: Path, pieces: Iterable[tuple[NDArray[np.uint64], Fields]]) -> "DiskRun":
+        """Writes n-grams that are sorted already, with the partition of each; pieces may end anywhere."""
+        sizes = np.zeros(kernel.PARTITIONS, np.int64)
+
+        def fields() -> Iterator[Fields]:
+            for partitions, found in pieces:
+                sizes[:] += np.bincount(partitions.astype(np.int64), minlength=kernel.PARTITIONS)
+                yield found
+
+        kinds = _write_fields(path, fields())
+        return cls(path, np.concatenate([[0], np.cumsum(sizes)]), kinds)
 
     def part(self, first: int, last: int) -> Run:
         """The run of partitions first..last."""
@@ -60,6 +72,18 @@ class DiskRun:
             for field, kind in enumerate(self.kinds)
         )
         return Run(self.bounds[first : last + 1] - begin, (mixed, rest, count, documents))
+
+
+def _write_fields(path: Path, pieces: Iterable[Fields]) -> tuple[np.dtype[Any], ...]:
+    """Writes each field of the pieces to a file, and returns the fields' types."""
+    kinds: tuple[np.dtype[Any], ...] = ()
+    with ExitStack() as opened:
+        files = [opened.enter_context(_field_path(path, field).open("wb")) for field in range(4)]
+        for fields in pieces:
+            for file, values in zip(files, fields, strict=True):
+                values.tofile(file)
+            kinds = tuple(values.dtype for values in fields)
+    return kinds
 
 
 def _field_path(path: Path, field: int) -> Path:

@@ -5,6 +5,7 @@ A corpus fills its own Reading in each pass over it; `notes` says it in sentence
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from hashing.base.errors import EngramError
 
@@ -35,6 +36,9 @@ class NoTextsError(EngramError):
         super().__init__(message, hint)
         self.remark = remark
 
+    def __reduce__(self) -> tuple[Any, ...]:  # as it was made, where it is sent from one process to another
+        return type(self), (self.remark, str(self), self.hint)
+
 
 @dataclass(slots=True)
 class Tally:
@@ -61,6 +65,11 @@ class Reading:
         """Forgets the pass before."""
         self.tallies.clear()
         self.pieces = self.finished_bytes = self.begun_bytes = 0
+
+    def take(self, other: "Reading") -> None:
+        """Says what another pass, in another process, came to."""
+        self.tallies = other.tallies
+        self.pieces, self.finished_bytes, self.begun_bytes = other.pieces, other.finished_bytes, other.begun_bytes
 
     @property
     def read_bytes(self) -> int:

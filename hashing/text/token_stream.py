@@ -5,7 +5,8 @@ is one document per row. Arrays are read in pieces and texts are encoded a few a
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer
 from hashing.base.errors import EngramError
 from hashing.text.corpus import Corpus, refuse_pipe
 from hashing.text.encoding import encode_documents
+from hashing.text.tokenizer import load_tokenizer
 
 PIECE_TOKENS = 1 << 18
 
@@ -37,6 +39,9 @@ class Shard:
         if not 0 <= self.index < self.of:
             raise EngramError(f"shard {self.index + 1}/{self.of} does not exist", hint="shards are 1/n to n/n")
 
+    def __str__(self) -> str:
+        return f"{self.index + 1}/{self.of}"
+
     def of_pieces(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         document = -1
         for piece in pieces:
@@ -45,10 +50,56 @@ class Shard:
                 yield piece
 
 
+@dataclass(frozen=True, slots=True)
+class TokenStream:
+    """The documents of a corpus, or a shard of them, as token ids: those of files of ids, then those of text.
+
+    It holds no tokens and no open file, so that it can be sent to a process that reads them, here or on another machine.
+    """
+
+    text: Corpus | None = None
+    tokenizer_path: Path | None = None  # where there is text
+    end_id: int = 0  # ends every document of text
+    arrays: tuple[Path, ...] = ()  # files of token ids
+    ids_column: str = ""  # of the Parquet files among them
+    shard: Shard = Shard()
+
+    @property
+    def file_bytes(self) -> int:
+        """How large its files are, together."""
+        array_bytes = sum(file.stat().st_size for file in self.arrays if file.exists())
+        return array_bytes + (self.text.file_bytes if self.text else 0)
+
+    def shares(self, of: int) -> list["TokenStream"]:
+        """So many streams that have each of its documents once between them."""
+        index, step = self.shard.index, self.shard.of
+        return [replace(self, shard=Shard(index + step * number, step * of)) for number in range(of)]
+
+    def pieces(self, read: Callable[[int], None] = lambda _: None) -> Iterator[Piece]:
+        """The documents in a fixed order; `read` is told of the bytes of all files as they are read, the shard's or not."""
+        yield from self.shard.of_pieces(self._array_pieces(read))
+        if self.text:
+            assert self.tokenizer_path, "text is read with a tokenizer"
+            yield from text_pieces(self.text, load_tokenizer(str(self.tokenizer_path)), self.end_id, read, self.shard)
+
+    def _array_pieces(self, read: Callable[[int], None]) -> Iterator[Piece]:
+        for path in self.arrays:
+            for piece in array_pieces(path, self.ids_column):
+                read(piece.token_ids.nbytes)
+                yield piece
+
+
 def text_pieces(
-    corpus: Corpus, tokenizer: Tokenizer, end_id: int, read: Callable[[int], None] = lambda _: None
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    end_id: int,
+    read: Callable[[int], None] = lambda _: None,
+    shard: Shard = Shard(),
 ) -> Iterator[Piece]:
-    """Every document of either side, `end_id` last; `read` is told of the bytes of its files as they are read."""
+    """Every document of the shard, of either side, `end_id` last; `read` is told of the bytes of files as they are read.
+
+    All documents are read, which tells where each begins; only the shard's are encoded, which takes many times as long.
+    """
 
     def texts() -> Iterator[str]:
         told = 0
@@ -58,7 +109,7 @@ def text_pieces(
             yield document.text
         read(corpus.reading.read_bytes - told)
 
-    for ids in encode_documents(tokenizer, end_id, texts()):
+    for ids in encode_documents(tokenizer, end_id, islice(texts(), shard.index, None, shard.of)):
         yield Piece(ids)
 
 
