@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from engram_cli.bench.train_speed import with_rows
 from runtime.run import Run
 from tests.commands import document, engram, refused
 
@@ -14,8 +15,9 @@ def test_figures_of_every_way(tmp_path: Path, trained_run: Run) -> None:
     assert content["processes"] == [2]
     sharded, dense = (content["ways"][name] for name in ("sharded_2", "dense_2"))
     assert sharded["sent_bytes"] == sharded["least_bytes"] > 0
-    layers = len(run.config().layers)
-    assert abs(dense["sent_bytes"] - layers * 1000 * content["row_bytes"]) < 0.1 * layers * 1000 * content["row_bytes"]
+    spec = with_rows(run.config(), run, 1000).spec
+    assert spec is not None
+    assert dense["sent_bytes"] == spec.total_rows * content["row_bytes"], "twice a half of the gradients"
     for way in (sharded, dense):
         assert way["step_millisec"] > 0
         assert way["peak_bytes"] > 50 << 20
