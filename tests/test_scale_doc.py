@@ -1,8 +1,11 @@
 """The blocks of docs/scale.md, run in order on a small corpus, those for several machines with two workers on this one."""
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,7 +15,7 @@ from hashing.ngrams.counts import NgramCounts
 from runtime.run import Run
 from tests.commands import ROOT, engram
 from tests.corpora import MODULES
-from tests.documents import run_python
+from tests.processes import assert_none_left
 
 PAGE = (ROOT / "docs" / "scale.md").read_text()
 
@@ -40,7 +43,14 @@ def test_the_counts_of_both_ways_are_those_of_one_process(folder: Path) -> None:
     counts.unlink()
 
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    run_python(block, {"__name__": "__main__"}, folder)
+    (folder / "count.py").write_text(block)
+    command, environment = [sys.executable, "-W", "error", "count.py"], os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True) as script:
+        try:
+            assert script.wait(timeout=180) == 0
+        finally:
+            script.kill()
+    assert_none_left(script.pid)
     assert NgramCounts.open(counts).source is None
     assert pq.read_table(counts).equals(pq.read_table(folder / "alone.parquet"))
     assert engram("stats", "--run", "runs/demo", "--json", cwd=folder).stdout == alone.stdout

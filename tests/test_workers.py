@@ -161,11 +161,10 @@ def test_an_error_comes_from_another_process_as_it_was() -> None:
     assert (type(sent), str(sent), sent.hint, sent.remark) == (NoTextsError, "there are none", "name some", Remark.NO_TEXTS)
 
 
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Texts that take two processes some seconds to count."""
-    folder = tmp_path / "many"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("many")
     for number in range(40):
         (folder / f"{number}.txt").write_text(text(number, 60_000))
     return folder

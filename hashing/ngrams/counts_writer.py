@@ -91,7 +91,7 @@ def merge_counts(paths: Sequence[Path], path: Path, source: Source | None = None
 
 
 def write_merged(paths: Sequence[Path], path: Path, scratch: Scratch, source: Source | None = None) -> Totals:
-    """Writes the sum to a new file, as `merge_counts` does, in memory that does not grow with the files."""
+    """Writes the sum to a new file, as `merge_counts` does, a window of n-grams at a time."""
     files = [NgramCounts.open(part) for part in paths]
     first = files[0].totals
     for file in files[1:]:
