@@ -16,6 +16,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from hashing.base.atomic import sync
 from runtime.train.record_file import Records
 
 NAME = "undo-"
@@ -25,6 +26,7 @@ class UndoJournal:
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / f"{NAME}{step}"
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        sync(folder)
 
     def __del__(self) -> None:
         os.close(self._descriptor)
