@@ -1,12 +1,13 @@
 """Texts continued together are those continued alone, whoever joins, leaves, shares a beginning or has to wait for room."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from engram_cli.bench.resident import peak_growth
 from runtime.model.pages import PAGE, page_bytes
 from runtime.run import Run
 from runtime.serve.completion import Completion, Likelihoods, Piece
@@ -14,6 +15,7 @@ from runtime.serve.engine import CACHE_TOKENS, Engine, Limits
 from runtime.serve.run_generator import RunGenerator
 from runtime.serve.sampler import Sampling
 from runtime.serve.server import build_app
+from tests.commands import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +75,28 @@ def test_company_changes_nothing(
     assert engine.decoder.pool.free == len(engine.decoder.pool) <= engine.decoder.most_pages
 
 
-def test_a_server_takes_the_memory_of_its_pages_at_once(generator: RunGenerator, prompts: list[list[int]]) -> None:
-    engines: list[Engine] = []
-    grown = peak_growth(lambda: engines.append(build_app(generator, "run").state.engine))
-    (engine,) = engines
+def test_a_server_makes_all_its_pages_at_once(generator: RunGenerator, prompts: list[list[int]]) -> None:
+    engine = build_app(generator, "run").state.engine
     pages = engine.decoder.pages
     assert pages.count == engine.decoder.most_pages == CACHE_TOKENS // PAGE
-    assert 0.9 * pages.nbytes < grown
     made = [block.keys.data_ptr() for block in pages.blocks]
     together(engine, [Completion.of(prompt, Sampling(5), generator.tokenizer) for prompt in prompts], np.random.default_rng(0))
     assert [block.keys.data_ptr() for block in pages.blocks] == made
+
+
+def test_pages_that_are_made_have_their_memory(trained_run: Run) -> None:
+    """In a process of its own: in this one memory may have been in use before."""
+    measure = (
+        "import sys; from pathlib import Path; import torch; from engram_cli.bench.resident import peak_growth\n"
+        "from runtime.model.pages import Pages; from runtime.run import Run\n"
+        "pages = Pages(Run(Path(sys.argv[1])).config().model, torch.device('cpu'))\n"
+        "print(peak_growth(lambda: pages.grow(2000)), pages.nbytes)"
+    )
+    command = [sys.executable, "-c", measure, str(trained_run.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=ROOT, check=True)
+    grown, taken = map(int, done.stdout.split())
+    assert taken > 5 << 20
+    assert 0.9 * taken < grown
 
 
 def test_a_beginning_that_was_computed_is_not_computed_again(generator: RunGenerator) -> None:

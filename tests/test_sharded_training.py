@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from engram_cli.bench.several import in_group
+from engram_cli.processes import free_port
 from hashing.base.errors import EngramError
 from hashing.text.corpus import Corpus
 from runtime.config import RunConfig
@@ -282,7 +283,7 @@ def test_more_processes_than_can_share_are_refused(tmp_path: Path, corpus_path: 
 def test_torchrun_starts_it(tmp_path: Path, corpus_path: Path) -> None:
     run = run_of(tmp_path, corpus_path, "dense")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    torchrun += ["--master-port", "0", "--no-python", "--", str(Path(sys.executable).with_name("engram"))]
+    torchrun += ["--master-port", str(free_port()), "--no-python", "--", str(Path(sys.executable).with_name("engram"))]
     words = [str(word) for word in options(corpus_path, run, "recipe.steps=3")]
     done = subprocess.run([*torchrun, *words], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
