@@ -35,8 +35,8 @@ def saved(run: Run) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("place", "step"), [("backbone", 32), ("rows", 33)])  # a batch's rows are read a step ahead
-def test_a_loss_that_is_no_number_ends_the_training_and_names_the_step(own: Run, place: str, step: int) -> None:
+@pytest.mark.parametrize("place", ["backbone", "rows"])
+def test_a_loss_that_is_no_number_ends_the_training_and_names_the_step(own: Run, place: str) -> None:
     trainer, before = Trainer.resume(own, steps=60), saved(own)
     steps = trainer.steps()
     assert next(steps).step == 31
@@ -44,7 +44,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_names_the_step(own: Run,
         next(trainer.state.model.parameters()).data.fill_(float("nan"))
     else:
         trainer.state.tables[1].weight.fill_(float("inf"))
-    message = f"the loss of step {step} is nan, which ends the training; the checkpoint of step 30 stays"
+    message = "the loss of step 32 is nan, which ends the training; the checkpoint of step 30 stays"
     with pytest.raises(EngramError, match=f"^{message}$"):
         list(steps)
     assert saved(own) == before
