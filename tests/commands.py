@@ -18,6 +18,7 @@ import pytest
 from engram_cli.main import main
 
 ROOT = Path(__file__).parents[1]
+ROOM = ("--memory", "8GiB")  # for a count in this process, whose memory counts whatever tests before have left in it
 
 
 @dataclass(frozen=True, slots=True)

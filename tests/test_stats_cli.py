@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engram_cli.output import print_table
-from tests.commands import document, engram
+from tests.commands import ROOM, document, engram
 
 TEXTS = {"a.txt": "the apple and the pear\n" * 60, "b.txt": "an apple a day keeps the doctor away\n" * 60}
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_report_then_another_table_size_from_saved_counts(folder: Path) -> None:
-    run = ("--run", folder / "run", "--spec", "tiny")
+    run = ("--run", folder / "run", "--spec", "tiny", *ROOM)
     first = document("stats", folder / "corpus", *run, "--counts", folder / "n.parquet")
     assert sum(head["distinct_ngrams"] for head in first["heads"] if head["head"] == 0) > 0
     for head in first["heads"]:
@@ -50,7 +50,7 @@ def test_a_heavy_row_has_the_number_that_hash_gives_it(folder: Path) -> None:
     """In a corpus of one word, the text of the most frequent n-gram, hashed, reads the heaviest row of every head."""
     (folder / "apples.txt").write_text("apple apple apple\n" * 40)
     call = ("--run", folder / "run", "--spec", "tiny")
-    told = document("stats", folder / "apples.txt", *call, "--counts", folder / "apples.parquet")
+    told = document("stats", folder / "apples.txt", *call, *ROOM, "--counts", folder / "apples.parquet")
     read = {layer: np.array(rows) for layer, rows in document("hash", "apple apple apple\n" * 2, *call)["rows"].items()}
     heads = 1 + max(head["head"] for head in told["heads"])
     for head in told["heads"]:
@@ -62,7 +62,7 @@ def test_a_heavy_row_has_the_number_that_hash_gives_it(folder: Path) -> None:
 
 
 def test_shards_join(folder: Path) -> None:
-    run = ("--run", folder / "run", "--spec", "tiny")
+    run = ("--run", folder / "run", "--spec", "tiny", *ROOM)
     whole = document("stats", folder / "corpus", *run, "--counts", folder / "whole.parquet")
     for i in (1, 2):
         document("stats", folder / "corpus", *run, "--counts", folder / f"part{i}.parquet", "--shard", f"{i}/2")
@@ -71,7 +71,7 @@ def test_shards_join(folder: Path) -> None:
 
 
 def test_arrays_count_like_the_text_they_came_from(folder: Path) -> None:
-    run = ("--run", folder / "run", "--spec", "tiny")
+    run = ("--run", folder / "run", "--spec", "tiny", *ROOM)
     np.save(folder / "ids.npy", np.arange(200).reshape(10, 20) % 250)
     report = document("stats", folder / "ids.npy", *run, "--counts", folder / "ids.parquet", "--raw")
     assert (report["totals"]["tokens"], report["totals"]["documents"]) == (200, 10)
@@ -120,7 +120,7 @@ def test_mistakes_get_one_sentence(folder: Path, tmp_path: Path, arguments: list
 
 
 def test_counts_of_another_vocabulary(folder: Path, tmp_path: Path) -> None:
-    run = ("--run", folder / "run", "--spec", "tiny")
+    run = ("--run", folder / "run", "--spec", "tiny", *ROOM)
     document("stats", folder / "corpus", *run, "--counts", tmp_path / "n.parquet")
     engram("build-vocab", "--corpus", folder / "corpus", "--size", 280, "--run", tmp_path / "other")
     done = engram("stats", "--run", tmp_path / "other", "--spec", "tiny", "--counts", tmp_path / "n.parquet")
@@ -130,7 +130,7 @@ def test_counts_of_another_vocabulary(folder: Path, tmp_path: Path) -> None:
 
 def test_raw_counts_of_another_corpus_are_not_compared(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("pears and plums\n" * 50)
-    options = ("--run", folder / "run", "--spec", "tiny", "--counts", tmp_path / "n.parquet")
+    options = ("--run", folder / "run", "--spec", "tiny", *ROOM, "--counts", tmp_path / "n.parquet")
     document("stats", tmp_path / "other.txt", *options, "--raw")
     document("stats", folder / "corpus", *options, "--force")
     done = engram("stats", *options, "--raw")

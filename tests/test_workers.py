@@ -27,7 +27,7 @@ from hashing.text.corpus import MAX_DOCUMENT_CHARS, Corpus
 from hashing.text.reading import NoTextsError, Remark
 from hashing.text.token_stream import TokenStream
 from runtime.run import Run
-from tests.commands import Done, engram, engram_process, refused
+from tests.commands import ROOM, Done, engram, engram_process, refused
 from tests.processes import assert_none_left, workers_of
 from tests.vocabularies import raw_vocab
 
@@ -61,7 +61,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stats(run: Run, counts: Path, *arguments: object) -> Done:
-    return engram("stats", *arguments, "--run", run.folder, "--spec", "tiny", "--counts", counts, "--json")
+    return engram("stats", *ROOM, *arguments, "--run", run.folder, "--spec", "tiny", "--counts", counts, "--json")
 
 
 @pytest.mark.parametrize(
