@@ -39,7 +39,7 @@ def silent() -> Iterator[None]:
 
 
 def run_processes(arguments: Sequence[str], count: int) -> int:
-    """Runs `engram` with the arguments in so many processes; the exit code, of the first that failed or of the first."""
+    """Runs `engram` with the arguments in so many processes; the exit code, which is the first's where it has one to give."""
     with ExitStack() as files:
         said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
         port = free_port()
@@ -53,7 +53,7 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
             print("hint: the same command begins again, or train --resume where a training was begun", file=sys.stderr)
             return 1
         first, others = children[0].returncode, [_text(one) for one in said[1:]]
-        unsaid = [text for text in others if text and (first < 0 or "Traceback" in text)]
+        unsaid = [text for text in others if text and (first <= 0 or "Traceback" in text)]
         sys.stderr.write(unsaid[0] if unsaid else "")
         return first if first > 0 else 1
 

@@ -10,6 +10,7 @@ import torch
 
 from hashing.base.errors import EngramError, UsageError
 from hashing.text.corpus import Corpus
+from runtime.checkpoints import checkpoints
 from runtime.config import RowRule
 from runtime.run import Run
 from runtime.train.choice import chosen_settings
@@ -19,7 +20,7 @@ from runtime.train.record_file import RecordFile
 from runtime.train.row_table import RowTable
 from runtime.train.rows import BatchRows, OwnRows, Rows
 from runtime.train.trainer import Trainer
-from runtime.train.undo_journal import UndoJournal, entries, journals
+from runtime.train.undo_journal import UndoJournal, entries, journal_path, journaled_steps
 from tests.commands import document, engram, largest_file, refused
 from tests.runs import content
 from tests.test_killed_training import killed_and_undisturbed
@@ -31,6 +32,10 @@ SETS = ["recipe.batch=4", "recipe.length=16", "recipe.sample_tokens=0", "recipe.
 
 def record_file(folder: Path, rule: RowRule = "adam", momentum: float | None = None, rows: int = ROWS) -> RecordFile:
     return RecordFile(folder / "0.rows", rows, WIDTH, NewRows(3, 0.02), rule, momentum)
+
+
+def disk_rows(folder: Path, rule: RowRule = "adam", momentum: float | None = None) -> DiskRows:
+    return DiskRows({0: record_file(folder, rule, momentum)}, torch.device("cpu"))
 
 
 def stepped(rows: Rows, steps: range, before: BatchRows | None = None) -> BatchRows:
@@ -51,7 +56,8 @@ def stepped(rows: Rows, steps: range, before: BatchRows | None = None) -> BatchR
 @pytest.mark.parametrize("rule", RULES)
 def test_steps_are_those_in_memory(tmp_path: Path, rule: RowRule, momentum: float | None) -> None:
     table = RowTable.create(ROWS, WIDTH, 0.02, 3, torch.device("cpu"), rule, momentum)
-    own, disk = OwnRows({0: table}), DiskRows({0: record_file(tmp_path, rule, momentum)})
+    own, disk = OwnRows({0: table}), disk_rows(tmp_path, rule, momentum)
+    disk.begin(0)
     stepped(own, range(8))
     stepped(disk, range(8))
     rows = np.arange(ROWS).reshape(1, -1, 1)
@@ -65,22 +71,52 @@ def test_steps_are_those_in_memory(tmp_path: Path, rule: RowRule, momentum: floa
 
 
 def test_what_was_written_since_a_checkpoint_goes_back(tmp_path: Path) -> None:
-    disk = DiskRows({0: record_file(tmp_path)})
+    disk = disk_rows(tmp_path)
+    disk.begin(0)
     stepped(disk, range(3))
     disk.sync()
+    (tmp_path / "undo-2").write_bytes(b"of a checkpoint that was followed by another")
     disk.begin(3)
     before = (tmp_path / "0.rows").read_bytes()
     stepped(disk, range(3, 6))
     disk.sync()
     assert (tmp_path / "0.rows").read_bytes() != before
-    assert [path.name for path in journals(tmp_path)] == ["undo-3"]
-    journaled = np.concatenate([rows for _, rows, _ in entries(tmp_path / "undo-3")])
+    assert journaled_steps(tmp_path) == {3}
+    journaled = np.concatenate([rows for _, rows, _ in entries(tmp_path, 3)])
     assert len(np.unique(journaled)) == len(journaled), "each row once"
-    (tmp_path / "undo-1").write_bytes(b"of a checkpoint that was followed by another")
-    again = DiskRows({0: record_file(tmp_path)})
+    again = disk_rows(tmp_path)
+    with pytest.raises(EngramError, match="of step 3 and later, and the newest checkpoint is of step 2"):
+        again.roll_back(2)
     again.roll_back(3)
     assert (tmp_path / "0.rows").read_bytes() == before
-    assert journals(tmp_path) == []
+    assert (journaled_steps(tmp_path), journal_path(tmp_path, 3).stat().st_size) == ({3}, 0)
+
+
+def test_a_checkpoint_whose_journal_had_not_begun_has_the_rows_as_they_are(tmp_path: Path) -> None:
+    """A kill came after the checkpoint had its name: nothing was written since."""
+    disk = disk_rows(tmp_path)
+    disk.begin(0)
+    stepped(disk, range(3))
+    disk.sync()
+    before = (tmp_path / "0.rows").read_bytes()
+    again = disk_rows(tmp_path)
+    again.roll_back(3)
+    assert (tmp_path / "0.rows").read_bytes() == before
+    assert journaled_steps(tmp_path) == {3}
+
+
+@pytest.mark.parametrize("lost", ["0.rows", "undo-3"])
+def test_rows_that_are_not_all_there_are_refused(tmp_path: Path, lost: str) -> None:
+    disk_rows(tmp_path).begin(3)
+    (tmp_path / lost).unlink()
+    for _ in range(2):
+        with pytest.raises(
+            EngramError, match=r"the training's rows are missing: .*0.rows|the rows in .* are without a journal"
+        ):
+            disk_rows(tmp_path).roll_back(3)
+    (tmp_path / "0.rows").write_bytes(b"short")
+    with pytest.raises(EngramError, match="has 5 bytes, expected"):
+        record_file(tmp_path)
 
 
 @pytest.mark.parametrize("cut", [1, 20, 33, 200])
@@ -89,15 +125,16 @@ def test_an_entry_that_was_cut_short_is_not_read(tmp_path: Path, cut: int) -> No
     for layer in (1, 4):
         journal.add(layer, np.arange(5) + layer, records + layer)
     journal.sync()
-    whole = journal.path.read_bytes()
-    journal.path.write_bytes(whole[:-cut])
-    (only,) = entries(journal.path)
+    path = journal_path(tmp_path, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    (only,) = entries(tmp_path, 2)
     assert (only[0], only[1].tolist()) == (1, [1, 2, 3, 4, 5])
     assert np.array_equal(only[2], records + 1)
     damaged = bytearray(whole)
     damaged[-3] ^= 1
-    journal.path.write_bytes(bytes(damaged))
-    assert len([*entries(journal.path)]) == 1
+    path.write_bytes(bytes(damaged))
+    assert len([*entries(tmp_path, 2)]) == 1
 
 
 def test_what_was_never_moved_takes_no_room(tmp_path: Path) -> None:
@@ -141,6 +178,15 @@ def test_a_training_is_that_in_memory_and_its_tables_are_an_ordinary_store(
 
 def test_a_killed_training_is_the_undisturbed_one(tmp_path: Path, vocab_run: Run, corpus_path: Path) -> None:
     assert len(list(killed_and_undisturbed(tmp_path, vocab_run, corpus_path, "on disk", 30, 2))) == 2
+
+
+def test_a_loss_that_is_reached_ends_it_with_tables(tmp_path: Path, vocab_run: Run, corpus_path: Path) -> None:
+    run = Run(shutil.copytree(vocab_run.folder, tmp_path / "run"))
+    assert len(trained(run, corpus_path, "disk", "recipe.until_loss=100")) == 5, "at the first of two validations"
+    (checkpoint,) = checkpoints(run.train_folder)
+    assert checkpoint.is_whole
+    assert checkpoint.validation_nats < 100
+    assert document("eval", "def one(x):", "--run", run.folder)["tokens"] > 0
 
 
 def test_a_full_drive_is_told_and_costs_only_steps(tmp_path: Path, vocab_run: Run, corpus_path: Path) -> None:

@@ -59,6 +59,7 @@ def disk_seconds(run: Run, config: RunConfig, in_memory: Trainer, rounds: int) -
         on_disk = trainer(run, replace(config, recipe=replace(config.recipe, row_place="disk")), Path(folder))
         rows = on_disk.state.rows
         assert isinstance(rows, DiskRows)
+        rows.begin(0)
 
         def turn(of: Trainer) -> None:
             for _ in range(STEPS_OF_A_TURN):

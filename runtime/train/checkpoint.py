@@ -54,7 +54,7 @@ from runtime.run import Run
 from runtime.tensor_file import NO_SPEC, load_tensors, save_tensors
 from runtime.train.disk_rows import DiskRows
 from runtime.train.peers import ALONE, Peers
-from runtime.train.row_files import load_rows, save_disk_rows, save_rows
+from runtime.train.row_files import link_disk_rows, load_rows, save_disk_tables, save_rows
 from runtime.train.state import State
 
 REMOVED = ".removed"  # ends the name of a checkpoint that is on its way out
@@ -73,15 +73,19 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Rows that are not marked must be those of the newest checkpoint in the folder; afterwards none is marked.
 
-    Raises EngramError, and leaves the folder as it was, when a number is not finite.
+    Rows on disk have one newest checkpoint: that of the state's step, where it is there already, is given its tables. Raises
+    EngramError, and leaves the folder as it was, when a number is not finite.
     """
+    checkpoint, before = Checkpoint(train_folder / f"step-{state.step:07}"), newest(train_folder)
+    if isinstance(state.rows, DiskRows) and spec and checkpoint == before:
+        save_disk_tables(checkpoint.folder, state.rows, spec, vocab, state.step)
+        return checkpoint
     changed = state.changed()
     if sum(peers.gathered(not state.is_finite(changed))):
         raise EngramError(
             f"after step {state.step} the model or its rows hold numbers that are infinite or NaN; they are not saved",
             hint=DIVERGED_HINT,
         )
-    checkpoint, before = Checkpoint(train_folder / f"step-{state.step:07}"), newest(train_folder)
     with peers.together(), ExitStack() as first:
         with peers.together():
             if peers.is_first:
@@ -89,14 +93,16 @@ def save_checkpoint(
                 _save_backbone(partial, state, spec, vocab)
                 progress = Progress(state.elapsed_sec, validation_nats)
                 (partial / "progress.json").write_text(json.dumps(asdict(progress), sort_keys=True))
+        prepared = partial_path(checkpoint.folder) / checkpoint.folder.name
         if isinstance(state.rows, DiskRows):
-            save_disk_rows(partial, state, spec, vocab, whole)
+            link_disk_rows(prepared, state.rows)
         elif spec:
-            prepared = partial_path(checkpoint.folder) / checkpoint.folder.name
             save_rows(prepared, before, state, changed, spec, vocab, whole, peers)
     state.unmark()
     if isinstance(state.rows, DiskRows):
         state.rows.begin(state.step)
+        if spec and whole:
+            save_disk_tables(checkpoint.folder, state.rows, spec, vocab, state.step)
     return checkpoint
 
 

@@ -28,7 +28,7 @@ from runtime.train.leaf import Leaf
 from runtime.train.record_file import RecordFile, Records
 from runtime.train.row_table import RowTable, distinct
 from runtime.train.rows import BatchRows, shared
-from runtime.train.undo_journal import UndoJournal, entries, journals
+from runtime.train.undo_journal import UndoJournal, entries, journal_path, journaled_steps
 from runtime.vectors import LayerRows, Vectors
 
 LayerRecords = Mapping[int, tuple[NDArray[np.int64], Records]]  # layer → rows (N,), and the record of each
@@ -36,14 +36,15 @@ ROLLED_ROWS = 1 << 16  # that are put back at once
 
 
 class DiskRows:
-    """The rows of every layer, in files of a folder; `step` is that of the checkpoint that training goes on from."""
+    """The rows of every layer, in files of a folder, with the journal since the newest checkpoint."""
 
     tables: Mapping[int, RowTable] = {}  # in memory, of which there are none
 
-    def __init__(self, files: Mapping[int, RecordFile], step: int = 0) -> None:
-        self.files, self._step = files, step
+    def __init__(self, files: Mapping[int, RecordFile], device: torch.device) -> None:
+        """`device` is where the model computes."""
+        self.files, self.device = files, device
         self._marks = {layer: np.zeros(file.rows, bool) for layer, file in files.items()}  # whether the journal has a row
-        self._journal: UndoJournal | None = None
+        self._journal: UndoJournal | None = None  # None until there is a checkpoint
         self._writing: Future[None] | None = None
         self.is_finite = True
 
@@ -67,7 +68,7 @@ class DiskRows:
             self.written()
             file = self.files[layer]
             read = torch.from_numpy(file.read(unique.numpy())[:, : file.head_dim])
-            return functional.embedding(inverse, read).flatten(2)
+            return functional.embedding(inverse, read).flatten(2).to(self.device)
 
         return vectors
 
@@ -88,33 +89,46 @@ class DiskRows:
 
     def remember(self, records: LayerRecords) -> None:
         """Puts rows (N,) of each layer, and their records, into the journal where it lacks them, and waits for the drive."""
+        assert self._journal, "a training begins with a checkpoint"
         for layer, (rows, own) in records.items():
             lacking = np.flatnonzero(~self._marks[layer][rows])
             old = own[lacking]
             old[self.files[layer].is_new(old)] = 0  # as in the file
-            if self._journal is None:
-                self._journal = UndoJournal(self.folder, self._step)
             self._journal.add(layer, rows[lacking], old)
             self._marks[layer][rows[lacking]] = True
-        if self._journal:
-            self._journal.sync()
+        self._journal.sync()
 
     def roll_back(self, step: int) -> None:
-        """Puts rows back to what they were at the checkpoint of a step, the newest there is."""
-        for path in journals(self.folder):
-            if path.name == f"undo-{step}":
-                for layer, rows, records in entries(path):
-                    for first in range(0, len(rows), ROLLED_ROWS):
-                        piece = slice(first, first + ROLLED_ROWS)
-                        self.files[layer].write(rows[piece], records[piece])
+        """Puts rows back to what they were at the checkpoint of a step, the newest there is.
+
+        Raises EngramError where the rows do not lead back to it.
+        """
+        found = journaled_steps(self.folder)
+        if missing := [file.path for file in self.files.values() if file.is_fresh]:
+            for path in missing:
+                path.unlink()  # which was made just now
+            raise EngramError(
+                f"the training's rows are missing: {missing[0]}", hint="put them back, or train again with --force"
+            )
+        if not found or min(found) > step:
+            of = f"of step {min(found)} and later" if found else "without a journal"
+            raise EngramError(
+                f"the rows in {self.folder} are {of}, and the newest checkpoint is of step {step}",
+                hint="put the checkpoints back that were there, or train again with --force",
+            )
+        for layer, rows, records in entries(self.folder, step) if step in found else ():  # else nothing was written since
+            for first in range(0, len(rows), ROLLED_ROWS):
+                piece = slice(first, first + ROLLED_ROWS)
+                self.files[layer].write(rows[piece], records[piece])
         self.sync()
         self.begin(step)
 
     def begin(self, step: int) -> None:
         """After the checkpoint of a step has taken its name: from now on the journal is of what changes after it."""
-        self._journal, self._step = None, step
-        for path in journals(self.folder):
-            remove(path)
+        remove(journal_path(self.folder, step))
+        self._journal = UndoJournal(self.folder, step)
+        for other in journaled_steps(self.folder) - {step}:
+            remove(journal_path(self.folder, other))
         sync(self.folder)
         for marks in self._marks.values():
             marks[:] = False
@@ -149,7 +163,8 @@ class DiskBatchRows:
             with told(rows.folder):
                 records = file.read(unique.numpy())
             self.records[layer] = records
-            self.leaves[layer] = Leaf(unique, torch.from_numpy(records[:, : file.head_dim].copy()).requires_grad_(), inverse)
+            vectors = torch.from_numpy(records[:, : file.head_dim].copy()).to(rows.device)
+            self.leaves[layer] = Leaf(unique, vectors.requires_grad_(), inverse.to(rows.device))
         written = before.leaves if before else {}
         self._shared = {layer: shared(self.leaves[layer].rows, leaf.rows) for layer, leaf in written.items()}
         self._remembered: Future[None] | None = None
@@ -165,7 +180,8 @@ class DiskBatchRows:
             leaf, theirs = self.leaves[layer], self._before.leaves[layer]
             places = torch.searchsorted(theirs.rows, leaf.rows[positions])
             self.records[layer][positions] = self._before.records[layer][places]
-            leaf.vectors[positions] = torch.from_numpy(self.records[layer][positions, : leaf.vectors.shape[1]])
+            vectors = torch.from_numpy(self.records[layer][positions, : leaf.vectors.shape[1]])
+            leaf.vectors[positions.to(self._rows.device)] = vectors.to(self._rows.device)
         self._before = None
         records = {layer: (leaf.rows.numpy(), self.records[layer]) for layer, leaf in self.leaves.items()}
         self._remembered = _journal_writer().submit(self._rows.remember, records)
@@ -181,7 +197,7 @@ class DiskBatchRows:
 
     def _move(self, layer: int, leaf: Leaf, learning_rate: float, step: int) -> None:
         file, records = self._rows.files[layer], self.records[layer]
-        file.move(records, leaf.gradient, learning_rate, step)
+        file.move(records, leaf.gradient.cpu(), learning_rate, step)
         self._rows.is_finite &= bool(np.isfinite(records[:, : file.head_dim]).all())
 
 

@@ -14,16 +14,16 @@ from errno import EIO
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hashing.base.errors import EngramError
 from runtime.config import RowRule
 from runtime.train.new_rows import NewRows
-from runtime.train.record_kernel import read_records, write_records
+from runtime.train.record_kernel import transfer
 from runtime.train.row_rules import Gradients, Rule, new_rule
 
 READERS = 16  # at once, so that the drive has as many rows to find as it likes; none computes
@@ -35,7 +35,10 @@ Records = NDArray[np.float32]  # (N, width)
 
 
 class RecordFile:
-    """The records of a layer's table, of so many rows of `head_dim` numbers."""
+    """The records of a layer's table, of so many rows of `head_dim` numbers; new where there is no file.
+
+    Raises EngramError where there is one of another size.
+    """
 
     def __init__(self, path: Path, rows: int, head_dim: int, new_rows: NewRows, rule: RowRule, momentum: float | None) -> None:
         self.path, self.rows, self.head_dim = path, rows, head_dim
@@ -48,8 +51,12 @@ class RecordFile:
         }
         self.width = int(ends[-1])
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.is_fresh = not path.exists()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        os.ftruncate(self._descriptor, rows * self.width * 4)
+        if self.is_fresh:
+            os.ftruncate(self._descriptor, rows * self.width * 4)
+        elif (found := path.stat().st_size) != rows * self.width * 4:
+            raise EngramError(f"{path} has {found:,} bytes, expected {rows * self.width * 4:,}: it is of another training")
 
     def __del__(self) -> None:
         os.close(self._descriptor)
@@ -60,7 +67,7 @@ class RecordFile:
     def read(self, rows: NDArray[np.int64]) -> Records:
         """The records of rows (N,), with the weights of new rows in place."""
         records = np.empty((len(rows), self.width), np.float32)
-        self._in_parts(_readers(), read_records, rows, records)
+        self._in_parts(_readers(), rows, records, writes=False)
         return self._with_new_rows(rows, records)
 
     def _with_new_rows(self, rows: NDArray[np.int64], records: Records) -> Records:
@@ -72,7 +79,7 @@ class RecordFile:
 
     def write(self, rows: NDArray[np.int64], records: Records) -> None:
         """Raises OSError when the drive does not take them; some may be written then."""
-        self._in_parts(_writers(), write_records, rows, records)
+        self._in_parts(_writers(), rows, records, writes=True)
 
     def fill(self, first: int, out: NDArray[np.uint8]) -> None:
         """Sets vectors (N, 4·head_dim) to the weights of the rows from `first` on, which are read one after another."""
@@ -103,20 +110,17 @@ class RecordFile:
         """Waits until the drive has all that was written."""
         os.fsync(self._descriptor)
 
-    def _in_parts(self, threads: ThreadPoolExecutor, kernel: Any, rows: NDArray[np.int64], records: Records) -> None:
+    def _in_parts(self, threads: ThreadPoolExecutor, rows: NDArray[np.int64], records: Records, writes: bool) -> None:
         """Reads or writes records in several threads. Raises OSError for the first that fails."""
         bounds = np.linspace(0, len(rows), threads._max_workers + 1).astype(int).tolist()
         parts = [slice(*pair) for pair in pairwise(bounds)]
-        done = threads.map(lambda part: kernel(self._descriptor, rows[part], records[part]), parts)
+        done = threads.map(lambda part: transfer(self._descriptor, rows[part], records[part], writes), parts)
         for part, number in zip(parts, done, strict=True):
-            if number < part.stop - part.start:
-                self._fail(kernel is read_records, int(rows[part][number]))
-
-    def _fail(self, reading: bool, row: int) -> NoReturn:
-        """Makes a call again that failed, in Python, which says why."""
-        offset, size = row * self.width * 4, self.width * 4
-        done = len(os.pread(self._descriptor, size, offset)) if reading else os.pwrite(self._descriptor, bytes(size), offset)
-        raise OSError(EIO, f"{done} bytes of row {row:,} instead of {size}", str(self.path))
+            if (failed := part.start + number) < part.stop:  # once more, in Python, which says why
+                offset, size = int(rows[failed]) * self.width * 4, self.width * 4
+                record = records[failed].tobytes()
+                count = os.pwrite(self._descriptor, record, offset) if writes else len(os.pread(self._descriptor, size, offset))
+                raise OSError(EIO, f"{count} bytes of row {rows[failed]:,} instead of {size}", str(self.path))
 
 
 def _row_numbers(tensor: Tensor) -> int:

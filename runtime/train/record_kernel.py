@@ -3,25 +3,20 @@
 import numpy as np
 from numba import njit, types
 
-_pread = types.ExternalFunction("pread", types.int64(types.int32, types.int64, types.int64, types.int64))
-_pwrite = types.ExternalFunction("pwrite", types.int64(types.int32, types.int64, types.int64, types.int64))
+_CALL = types.int64(types.int32, types.int64, types.int64, types.int64)
+_pread, _pwrite = (types.ExternalFunction(name, _CALL) for name in ("pread", "pwrite"))
 
 
 @njit(cache=True, nogil=True)
-def read_records(descriptor, rows, records):  # type: ignore[no-untyped-def]
-    """Fills `records` (N, width) float32 with those of `rows` (N,); gives how many it got, fewer where a read fails."""
+def transfer(descriptor, rows, records, writes):  # type: ignore[no-untyped-def]
+    """Fills `records` (N, width) float32 with those of `rows` (N,), or where it `writes`, writes them.
+
+    Gives how many it did, fewer than N where the system fails it.
+    """
     size = records.shape[1] * 4
     for i in range(len(rows)):
-        if _pread(np.int32(descriptor), records[i].ctypes.data, size, rows[i] * size) != size:
-            return i
-    return len(rows)
-
-
-@njit(cache=True, nogil=True)
-def write_records(descriptor, rows, records):  # type: ignore[no-untyped-def]
-    """Writes `records` (N, width) float32 of `rows` (N,); gives how many it wrote, fewer where a write fails."""
-    size = records.shape[1] * 4
-    for i in range(len(rows)):
-        if _pwrite(np.int32(descriptor), records[i].ctypes.data, size, rows[i] * size) != size:
+        here, there = records[i].ctypes.data, rows[i] * size
+        done = _pwrite(np.int32(descriptor), here, size, there) if writes else _pread(np.int32(descriptor), here, size, there)
+        if done != size:
             return i
     return len(rows)

@@ -78,17 +78,15 @@ def _changes_are_many(state: State, changed: Mapping[int, Tensor], before: Check
 
 def _save_tables(state: State, folder: Path, spec: HashSpec, vocab: CanonicalVocab, peers: Peers) -> None:
     """Each process writes the shards whose first row is its own, with what other processes have of the last."""
-    encoding, head_dim = ENCODINGS["float32"], next(iter(state.tables.values())).weight.shape[1]
-    manifest = Manifest(encoding, head_dim, spec, cut_layers(spec, encoding, head_dim), state.step)
+    writer = _writer(folder, spec, vocab, next(iter(state.tables.values())).weight.shape[1], state.step)
     shards, ends = {}, {}
     for layer, table in state.tables.items():
-        size, after = manifest.layers[layer].shard_rows, table.first + len(table.weight)
+        size, after = writer.manifest.layers[layer].shard_rows, table.first + len(table.weight)
         shards[layer] = range(-(-table.first // size), -(-after // size))
         last = min(shards[layer].stop * size, spec.rows(layer)) if shards[layer] else after
         ends[layer] = np.arange(after, last).reshape(1, -1, 1)
     others = state.rows.fetch(ends) if peers.are_many else None
     with ExitStack() as first:
-        writer = StoreWriter(folder / TABLES, manifest, vocab.mapping)
         with peers.together():
             if peers.is_first:
                 first.enter_context(writer)
@@ -101,20 +99,25 @@ def _save_tables(state: State, folder: Path, spec: HashSpec, vocab: CanonicalVoc
                 writer.finish()
 
 
-def save_disk_rows(folder: Path, state: State, spec: HashSpec | None, vocab: CanonicalVocab, whole: bool) -> None:
-    """Into the folder of a checkpoint: the files of rows on disk, once the drive has them, and tables where it is whole."""
-    assert isinstance(state.rows, DiskRows)
-    assert spec is not None
-    files = state.rows.files
-    if whole:
-        encoding, head_dim = ENCODINGS["float32"], files[spec.layers[0]].head_dim
-        manifest = Manifest(encoding, head_dim, spec, cut_layers(spec, encoding, head_dim), state.step)
-        with StoreWriter(folder / TABLES, manifest, vocab.mapping) as writer:
-            for layer in spec.layers:
-                writer.write_layer(layer, files[layer].fill)
-            writer.finish()
-    state.rows.sync()
-    state.rows.link(Checkpoint(folder).rows_folder)
+def _writer(folder: Path, spec: HashSpec, vocab: CanonicalVocab, head_dim: int, step: int) -> StoreWriter:
+    encoding = ENCODINGS["float32"]
+    manifest = Manifest(encoding, head_dim, spec, cut_layers(spec, encoding, head_dim), step)
+    return StoreWriter(folder / TABLES, manifest, vocab.mapping)
+
+
+def link_disk_rows(folder: Path, rows: DiskRows) -> None:
+    """Into the folder of a checkpoint: the files of rows on disk, once the drive has them."""
+    rows.sync()
+    rows.link(Checkpoint(folder).rows_folder)
+
+
+def save_disk_tables(folder: Path, rows: DiskRows, spec: HashSpec, vocab: CanonicalVocab, step: int) -> None:
+    """Into the folder of a checkpoint: the tables, which makes it whole."""
+    rows.written()
+    with _writer(folder, spec, vocab, rows.files[spec.layers[0]].head_dim, step) as writer:
+        for layer in spec.layers:
+            writer.write_layer(layer, rows.files[layer].fill)
+        writer.finish()
 
 
 class _Weights:

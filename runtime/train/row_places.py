@@ -22,7 +22,7 @@ def placed_rows(config: RunConfig, device: torch.device, peers: Peers, train_fol
     if spec is None:
         return OwnRows({})
     if config.recipe.row_place == "disk":
-        return DiskRows({layer: _record_file(config, spec, layer, train_folder / ROWS) for layer in spec.layers})
+        return DiskRows({layer: _record_file(config, spec, layer, train_folder / ROWS) for layer in spec.layers}, device)
     tables = {layer: _table(config, layer, peers.share(spec.rows(layer)), device, peers) for layer in spec.layers}
     if config.recipe.rows == "equal":
         for layer, table in tables.items():

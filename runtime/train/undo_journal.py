@@ -5,7 +5,8 @@
 
 A row's record is in the journal, and on the drive, before the row is first written. So whatever ends a training, rows that were
 written go back to what they were, and it goes on from the checkpoint to the bit. The journal of a checkpoint begins when its
-folder has its name; one of an earlier step is then of no use.
+folder has its name; one of an earlier step is then of no use. One of a later step says that the rows are no longer those of the
+checkpoint, which has lost the ones after it.
 """
 
 import os
@@ -22,10 +23,15 @@ from runtime.train.record_file import Records
 NAME = "undo-"
 
 
+def journal_path(folder: Path, step: int) -> Path:
+    return folder / f"{NAME}{step}"
+
+
 class UndoJournal:
+    """A new journal, of what changes after the checkpoint of a step."""
+
     def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / f"{NAME}{step}"
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._descriptor = os.open(journal_path(folder, step), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         sync(folder)
 
     def __del__(self) -> None:
@@ -43,9 +49,9 @@ class UndoJournal:
         os.fdatasync(self._descriptor)
 
 
-def entries(path: Path) -> Iterator[tuple[int, NDArray[np.int64], Records]]:
+def entries(folder: Path, step: int) -> Iterator[tuple[int, NDArray[np.int64], Records]]:
     """The layer, rows and records of every entry that is whole; what follows one that is not was never acted upon."""
-    with path.open("rb") as file:
+    with journal_path(folder, step).open("rb") as file:
         while len(head := file.read(32)) == 32:
             layer, count, width, crc = np.frombuffer(head, "<i8").tolist()
             body = file.read(count * (8 + 4 * width))
@@ -55,5 +61,6 @@ def entries(path: Path) -> Iterator[tuple[int, NDArray[np.int64], Records]]:
             yield layer, rows, np.frombuffer(body, "<f4", offset=8 * count).reshape(count, width)
 
 
-def journals(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{NAME}*"))
+def journaled_steps(folder: Path) -> set[int]:
+    """The steps of the checkpoints that there are journals of."""
+    return {int(path.name.removeprefix(NAME)) for path in folder.glob(f"{NAME}[0-9]*")}
