@@ -20,9 +20,10 @@ def identity(config: RunConfig, vocab: CanonicalVocab) -> dict[str, str]:
 def check_processes(config: RunConfig, peers: Peers) -> None:
     """Raises UsageError where there are more processes than can share a batch or a table."""
     batch, parts = config.recipe.batch, config.recipe.accumulate * peers.count
+    in_parts = f", each in {config.recipe.accumulate} parts" if config.recipe.accumulate > 1 else ""
     if batch % parts:
         raise UsageError(
-            f"recipe.batch is {batch}, which {peers.count} processes cannot share in {config.recipe.accumulate} parts each",
+            f"recipe.batch is {batch}, which {peers.count} processes cannot share equally{in_parts}",
             hint=f"take a recipe.batch that {parts} divides, or another number of processes",
         )
     if peers.are_many and config.recipe.row_place == "disk":
