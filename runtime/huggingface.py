@@ -8,7 +8,7 @@ largest part. That is never loaded: while the model is made the class has no suc
 come from a placement, which is told of them before the first block begins.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -25,7 +25,8 @@ from hashing.base.errors import EngramError
 from hashing.base.json_object import read_json
 from hashing.hasher import Hasher
 from hashing.spec import HashSpec
-from runtime.ablation import Ablation
+from runtime.ablation import Ablation, Held, Variant
+from runtime.model.points import Watch
 from runtime.placement.disk import CACHE_BYTES
 from runtime.placement.placement import Placement, PlacementName, check_placement, place
 from runtime.placement.row_source import RowSource
@@ -42,6 +43,8 @@ EMBEDDING = "Qwen4ExpTextNGramEmbedding"  # keeps the last ids, hashes, and asks
 TEXT_MODEL = "Qwen4ExpTextModel"
 MEMORY = "Qwen4ExpTextPLELayer"  # projects the rows to a value and to a key for each stream, gates and convolves
 LEAST_SCORE = 1e-6  # in absolute value, below which its signed root takes it for
+OPEN = 100.0  # a signed root of a score at which a gate is 1, and at its negative 0, in any precision
+SMALLEST = 1e-30  # of a key's squared length: a key of zeros has a value of zeros, which any gate leaves
 TABLE_KEYS = r"ngram_embedding\."
 IDS_STATE = 2  # of a layer's states in the library's cache: the last token ids
 
@@ -130,37 +133,70 @@ def rows_of(model: Any) -> list[Rows]:
 
 
 @contextmanager
-def watching_gates(model: Any) -> Iterator[dict[int, Tensor]]:
-    """Layer → gates (B, T, M) of the last step within the block, from 0 to 1: the rule of the library's `MEMORY.forward`."""
-    gates: dict[int, Tensor] = {}
-    seen: dict[tuple[int, str], Tensor] = {}
-    hooks = []
+def watching(model: Any, watch: Watch) -> Iterator[None]:
+    """Within the block `watch` is called at points of every memory, and may replace what is there (`runtime/model/points.py`).
 
-    def see(layer: int, name: str, memory: Any) -> Any:
-        def hook(_: nn.Module, __: Any, normalised: Tensor) -> None:
-            seen[layer, name] = normalised.unflatten(-1, (memory.hc_count, memory.hidden_size))  # type: ignore[no-untyped-call]
-            if name == "query":
-                score = (seen[layer, "key"] * seen[layer, "query"]).sum(-1) / memory.hidden_size**0.5
-                gates[layer] = (score.abs().clamp_min(LEAST_SCORE).sqrt() * score.sign()).sigmoid()
-
-        return hook
-
+    They are `blocks.N.memory.gate` (B, T, M, 1), from 0 to 1, by the rule of the library's `MEMORY.forward`, and
+    `blocks.N.memory.conv` (B, T, M, D), what the convolution adds.
+    """
+    hooks = [hook for memory in _memories(model) for hook in _watched_gate(memory, watch)]
     for memory in _memories(model):
-        for name in ("key", "query"):  # in this order the library computes them
-            module = getattr(memory, f"norm_{name}")
-            hooks.append(module.register_forward_hook(see(memory.layer_idx, name, memory)))
+        memory._short_conv = _watched_convolution(memory, watch)
     try:
-        yield gates
+        yield
     finally:
         for hook in hooks:
             hook.remove()
+        for memory in _memories(model):
+            del memory._short_conv
+
+
+def _watched_gate(memory: Any, watch: Watch) -> list[Any]:
+    """The library has no module that gives a gate, but its score is the product of what two norms give, the key's first."""
+    keys: list[Tensor] = []
+
+    def see_key(_: nn.Module, __: Any, normalised: Tensor) -> None:
+        keys[:] = [_by_stream(memory, normalised)]
+
+    def see_query(_: nn.Module, __: Any, normalised: Tensor) -> Tensor | None:
+        key, root = keys[0], memory.hidden_size**0.5
+        score = (key * _by_stream(memory, normalised)).sum(-1, keepdim=True) / root
+        gate = (score.abs().clamp_min(LEAST_SCORE).sqrt() * score.sign()).sigmoid()
+        held = watch(f"blocks.{memory.layer_idx}.memory.gate", gate)
+        if held is None:
+            return None
+        opened = held.float().logit().clamp(-OPEN, OPEN)
+        wanted = opened * opened.abs() * root / key.float().square().sum(-1, keepdim=True).clamp_min(SMALLEST)
+        return (key * wanted).to(normalised.dtype).flatten(-2)
+
+    return [memory.norm_key.register_forward_hook(see_key), memory.norm_query.register_forward_hook(see_query)]
+
+
+def _watched_convolution(memory: Any, watch: Watch) -> Callable[..., Tensor]:
+    original = memory._short_conv
+
+    def watched(*arguments: Any, **named: Any) -> Tensor:
+        found: Tensor = original(*arguments, **named)
+        held = watch(f"blocks.{memory.layer_idx}.memory.conv", _by_stream(memory, found))
+        return found if held is None else held.flatten(-2)
+
+    return watched
+
+
+def _by_stream(memory: Any, x: Tensor) -> Tensor:
+    """(B, T, M, D) Of x (B, T, M·D)."""
+    return x.unflatten(-1, (memory.hc_count, memory.hidden_size))  # type: ignore[no-any-return, no-untyped-call]
 
 
 @contextmanager
-def ablated(model: Any, ablation: Ablation) -> Iterator[None]:
-    """Within the block the memory reads other vectors; it has no biases, so zeros suppress it."""
+def varied(model: Any, variant: Variant) -> Iterator[None]:
+    """Within the block the model is a variant of itself. The memory has no biases, so vectors of zeros suppress it."""
+    if isinstance(variant, Held):
+        with watching(model, variant.watch):
+            yield
+        return
     for rows in rows_of(model):
-        rows.ablation = ablation
+        rows.ablation = variant
     try:
         yield
     finally:

@@ -14,7 +14,9 @@ import torch
 import transformers
 from fastapi.testclient import TestClient
 
+from runtime.ablation import gate_held, without_convolution
 from runtime.decoder import Decoded
+from runtime.huggingface import load, varied
 from runtime.run import Run
 from runtime.serve.completion import Completion
 from runtime.serve.library_generator import LibraryGenerator
@@ -268,5 +270,38 @@ def test_ablations(folder: Path, own: Any, generator: LibraryGenerator, tmp_path
     assert "mean-row" in told.stdout, told.stderr
     refused(engram("probe", "ablate", "--model", folder), 2, "a --model has no corpus of its own")
     refused(
-        engram("probe", "ablate", "--model", folder, "--corpus", tmp_path, "--only", "conv"), 2, "there is no ablation 'conv'"
+        engram("probe", "ablate", "--model", folder, "--corpus", tmp_path, "--only", "none"), 2, "there is no ablation 'none'"
     )
+
+
+def test_a_gate_is_held_and_a_convolution_is_left_out(folder: Path, own: Any) -> None:
+    """As the library computes them with its sigmoid or its convolution replaced."""
+    model = load(folder, "device")
+    (memory,) = (module for module in own.modules() if type(module).__name__ == "Qwen4ExpTextPLELayer")
+    inputs = torch.tensor([[7, *range(20, 60)]])
+    sigmoid, forward = torch.sigmoid, memory.forward  # in which nothing but the gate is a sigmoid
+    plain = own(inputs).logits
+    for opening in (0.0, 0.3, 0.5, 1.0):
+        with torch.no_grad(), varied(model, gate_held(opening)):
+            found = model(inputs).logits
+        with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+
+            def held(*arguments: Any, opening: float = opening, **named: Any) -> torch.Tensor:
+                with pytest.MonkeyPatch.context() as inner:
+                    inner.setattr(torch, "sigmoid", lambda x: torch.full_like(x, opening))
+                    return forward(*arguments, **named)
+
+            patch.setattr(memory, "forward", held)
+            expected = own(inputs).logits
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(found, plain, rtol=1e-4, atol=1e-5)
+    assert torch.sigmoid is sigmoid
+    with torch.no_grad(), varied(model, without_convolution()):
+        found = model(inputs).logits
+    hook = memory.conv1d.register_forward_hook(lambda _, __, out: torch.zeros_like(out))
+    with torch.no_grad():
+        torch.testing.assert_close(found, own(inputs).logits, rtol=1e-4, atol=1e-5)
+    hook.remove()
+    assert not torch.allclose(found, plain, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(model(inputs).logits, plain)  # as it was, when nobody looks

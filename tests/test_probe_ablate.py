@@ -168,5 +168,5 @@ def test_what_a_person_reads(trained_run: Run) -> None:
 def test_names_that_there_are_not(trained_run: Run) -> None:
     for name in ("layer:0", "head:2.9", "gate:2", "x"):
         done = engram("probe", "ablate", "--only", name, "--run", trained_run.folder)
-        refused(done, 2, f"there is no ablation '{name}'\nhint: this run has suppressed, mean-row, layer:1, order:2")
+        refused(done, 2, f"there is no ablation '{name}'\nhint: this model has suppressed, mean-row, layer:1, order:2")
         assert done.stdout == ""

@@ -1,13 +1,14 @@
 """The gates of a model's memory layers, as a forward pass leaves them."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from torch import Tensor
 
-from runtime.model.language_model import LanguageModel
-from runtime.model.points import watching
+from runtime.model import points
+from runtime.model.points import Watch
 
 GATE = re.compile(r"blocks\.(\d+)\.memory\.gate")
 
@@ -16,8 +17,13 @@ Gates = dict[int, Tensor]
 
 
 @contextmanager
-def watching_gates(model: LanguageModel) -> Iterator[Gates]:
-    """Within the block, the gates of each memory layer in the last forward pass; changes no number of it."""
+def watching_gates(
+    model: Any, watching: Callable[[Any, Watch], AbstractContextManager[None]] = points.watching
+) -> Iterator[Gates]:
+    """Within the block, the gates of each memory layer in the last forward pass; changes no number of it.
+
+    `watching` calls a watch at the model's named points.
+    """
     gates: Gates = {}
 
     def watch(name: str, value: Tensor) -> None:

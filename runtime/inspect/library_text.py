@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hashing.base.errors import UsageError
 from runtime.ablation import suppressed
-from runtime.huggingface import ablated, ends_of, load, tokenizer_of, watching_gates
+from runtime.huggingface import ends_of, load, tokenizer_of, varied, watching
+from runtime.inspect.gates import watching_gates
 from runtime.inspect.text import TextView
 
 MOST_TOKENS = 4096  # whose logits are all in memory
@@ -25,9 +26,9 @@ def view_library_text(folder: Path, store: Path | None, text: str) -> TextView:
     if not 0 < len(ids) <= MOST_TOKENS:
         raise UsageError(f"the text has {len(ids):,} tokens, expected 1 to {MOST_TOKENS:,}", hint="name a part of it")
     inputs = torch.tensor([[ends_of(model)[0], *ids]], device=model.device)
-    with watching_gates(model) as gates:
+    with watching_gates(model, watching) as gates:
         own = _losses(model(inputs, use_cache=False).logits, inputs)
-    with ablated(model, suppressed):
+    with varied(model, suppressed):
         without = _losses(model(inputs, use_cache=False).logits, inputs)
     return TextView(
         tokens=tuple(tokenizer.decode([token], skip_special_tokens=False) for token in ids),

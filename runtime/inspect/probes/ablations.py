@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.base.errors import UsageError
+from hashing.spec import HashSpec
 from runtime.ablation import (
     Variant,
     gate_held,
@@ -31,6 +32,7 @@ from runtime.inspect.probes.frequency import Frequency
 from runtime.inspect.probes.probed_text import Positions
 from runtime.inspect.probes.splits import Split, by_class, by_count, by_place
 from runtime.inspect.threads import few_threads
+from runtime.placement.row_source import RowSource
 from runtime.trained_run import TrainedRun
 from runtime.windows import Side, Texts
 
@@ -81,23 +83,30 @@ class AblationView:
 
 
 def ablated_variants(trained: TrainedRun, only: Sequence[str] = ()) -> dict[str, Variant]:
+    """Those of a run. Raises UsageError as `named_variants` does."""
+    assert trained.store is not None, "commands refuse a run without memory"
+    memory = trained.config.model.memory
+    assert memory is not None
+    return named_variants(trained.store.spec, trained.tables, memory.conv, only)
+
+
+def named_variants(
+    spec: HashSpec, tables: Mapping[int, RowSource], convolves: bool, only: Sequence[str] = ()
+) -> dict[str, Variant]:
     """By name, with the model as it is first; `only` names some of them, or a kind of them as `head`.
 
     Raises UsageError for a name that there is not.
     """
-    assert trained.store is not None, "commands refuse a run without memory"
-    spec, memory = trained.store.spec, trained.config.model.memory
-    assert memory is not None
     parts: dict[str, Variant] = {**named_ablations(spec), **{name: gate_held(value) for name, value in GATES.items()}}
-    if memory.conv:
+    if convolves:
         parts[NO_CONVOLUTION] = without_convolution()
     names = [SUPPRESSED, MEAN_ROW, *parts]
     for name in only:
         if not any(is_wanted(variant, [name]) for variant in names):
-            raise UsageError(f"there is no ablation {name!r}", hint=f"this run has {', '.join(names)}")
+            raise UsageError(f"there is no ablation {name!r}", hint=f"this model has {', '.join(names)}")
     found: dict[str, Variant] = {SUPPRESSED: suppressed}
     if is_wanted(MEAN_ROW, only):  # a pass over the tables
-        found[MEAN_ROW] = in_place_of_rows(mean_rows(trained.tables, spec))
+        found[MEAN_ROW] = in_place_of_rows(mean_rows(tables, spec))
     found |= parts
     return {WITH_MEMORY: intact, **{name: variant for name, variant in found.items() if is_wanted(name, only)}}
 
