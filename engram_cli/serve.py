@@ -19,9 +19,8 @@ from engram_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from runtime.decoder import Decoder
+    from runtime.inspect.page.content import Content
     from runtime.serve.generator import Generator
 
 KEY = "ENGRAM_API_KEY"
@@ -57,6 +56,7 @@ def serve(
     from engram_cli.generators import load_generator
     from engram_cli.options import chosen_cache, chosen_placement
     from engram_cli.output import note
+    from runtime.inspect.page.router import page_router
     from runtime.serve.http_server import HttpServer
     from runtime.serve.server import build_app
 
@@ -66,8 +66,8 @@ def serve(
         name, key = (model or run).resolve().name, os.environ.get(KEY, "")
         generator = load_generator(run, model, store, where, cache_bytes, best)
         app = build_app(generator, name, verify, key)
-        if model is None and generator.placement:
-            _add_page(app, name, run, best)
+        if generator.placement:
+            app.include_router(page_router(name, lambda: _content(generator, run, best, model, store)))
         if host not in LOOPBACK and not key:
             note(f"warning: anybody who can reach {host} can use this server; {KEY} in the environment lets in who has the key")
         placed, kept = _placed(generator, where, cache_bytes), _kept(app.state.engine.decoder)
@@ -94,18 +94,20 @@ def _kept(decoder: "Decoder") -> str:
     return f"{taken} for {decoder.most_pages * PAGE:,} tokens of texts"
 
 
-def _add_page(app: "FastAPI", name: str, run: Path, best: bool) -> None:
+def _content(generator: "Generator", run: Path, best: bool, model: Path | None, store: Path | None) -> "Content":
+    """What the page looks into: the same model as is served, of a run another copy of it."""
     import torch
 
-    from runtime.inspect.page.content import Content
-    from runtime.inspect.page.router import page_router
+    from runtime.inspect.page.content import RunContent
+    from runtime.inspect.page.library_content import LibraryContent
     from runtime.run import Run
+    from runtime.serve.library_generator import LibraryGenerator
     from runtime.trained_run import TrainedRun
 
-    def opened() -> Content:
-        return Content.open(Run(run), TrainedRun.load(Run(run), torch.device("cpu"), best))
-
-    app.include_router(page_router(name, opened))
+    if model is None:
+        return RunContent.open(Run(run), TrainedRun.load(Run(run), torch.device("cpu"), best))
+    assert isinstance(generator, LibraryGenerator), "a --model is the library's"
+    return LibraryContent.open(model, store, generator.model, generator.turn)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -29,11 +29,10 @@ from runtime.ablation import Ablation, Held, Variant
 from runtime.model.points import Watch
 from runtime.placement.disk import CACHE_BYTES
 from runtime.placement.placement import Placement, PlacementName, check_placement, place
-from runtime.placement.row_source import RowSource
 from runtime.vectors import LayerRows, Vectors
 from table.checkpoints.family import read_checkpoint
 from table.checkpoints.published import Checkpoint
-from table.store.parted_table import PartedTable
+from table.store.parted_table import LaidOutTable, PartedTable
 from table.store.store import TableStore
 
 FAMILY = "qwen4_exp"
@@ -52,7 +51,7 @@ IDS_STATE = 2  # of a layer's states in the library's cache: the last token ids
 class Rows(nn.Module):
     """Stands in for the embedding of a layer: row numbers (B, T, columns) in, vectors (B, T, columns, head_dim) out."""
 
-    def __init__(self, layer: int, spec: HashSpec, table: RowSource, placement: Placement, dtype: torch.dtype) -> None:
+    def __init__(self, layer: int, spec: HashSpec, table: LaidOutTable, placement: Placement, dtype: torch.dtype) -> None:
         super().__init__()
         self.layer, self.spec, self.table, self.placement, self.dtype = layer, spec, table, placement, dtype
         self.ablation: Ablation | None = None
@@ -166,8 +165,8 @@ def _watched_gate(memory: Any, watch: Watch) -> list[Any]:
         if held is None:
             return None
         opened = held.float().logit().clamp(-OPEN, OPEN)
-        wanted = opened * opened.abs() * root / key.float().square().sum(-1, keepdim=True).clamp_min(SMALLEST)
-        return (key * wanted).to(normalised.dtype).flatten(-2)
+        wanted: Tensor = opened * opened.abs() * root / key.float().square().sum(-1, keepdim=True).clamp_min(SMALLEST)
+        return (key * wanted).flatten(-2).to(normalised.dtype)
 
     return [memory.norm_key.register_forward_hook(see_key), memory.norm_query.register_forward_hook(see_query)]
 
@@ -241,7 +240,7 @@ def _library() -> Any:
         ) from e
 
 
-def _tables(checkpoint: Checkpoint, store: Path | str | None) -> dict[int, RowSource]:
+def _tables(checkpoint: Checkpoint, store: Path | str | None) -> dict[int, LaidOutTable]:
     if store is None:
         return {layer: _in_place(checkpoint, layer) for layer in checkpoint.spec.layers}
     opened = TableStore.open(Path(store))

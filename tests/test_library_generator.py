@@ -234,7 +234,7 @@ def test_a_text_s_gates_and_losses(folder: Path, own: Any, generator: LibraryGen
     assert view["difference_nats"] != 0
     told = engram("inspect", "text", TEXTS[0], "--model", folder)
     assert told.returncode == 0, told.stderr
-    refused(engram("inspect", "text", "x", "--model", folder, "--html", "x.html"), 2, "--model and --html are both given")
+    refused(engram("inspect", "text", "x", "--model", folder, "--best"), 2, "--model and --best are both given")
 
 
 def test_ablations(folder: Path, own: Any, generator: LibraryGenerator, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from runtime.inspect.page.content import Content
+from runtime.inspect.page.content import RunContent
 from runtime.inspect.page.frozen import frozen_page
 from runtime.run import Run
 from runtime.trained_run import TrainedRun
@@ -142,7 +142,7 @@ def test_a_live_page_by_hand(chromium: Browser, address: str, counted_run: Run) 
 
 
 def test_a_row_that_a_file_leaves_out(chromium: Browser, counted_run: Run, tmp_path: Path) -> None:
-    content = Content.open(counted_run, TrainedRun.load(counted_run, torch.device("cpu")))
+    content = RunContent.open(counted_run, TrainedRun.load(counted_run, torch.device("cpu")))
     path = tmp_path / "page.html"
     path.write_text(frozen_page(content, "import os", most_rows=1), encoding="utf-8")
     data = frozen_data(path)

@@ -8,9 +8,10 @@ import typer
 from engram_cli.options import DEFAULT_RUN, BestCheckpoint, Force, Json, ModelFolder, ModelStore, RunDir, checked_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.inspect.page.content import Content
     from runtime.inspect.text import TextView
-    from runtime.run import Run
-    from runtime.trained_run import TrainedRun
 
 
 def text(
@@ -38,51 +39,64 @@ def text(
 
     Example: engram inspect text --file notes.txt --html notes.html
 
-    Example: engram inspect text "The capital of France" --model Qwen3.8-Flash-Next
+    Example: engram inspect text "The capital of France" --model Qwen3.8-Flash-Next --html france.html
     """
     from engram_cli.inspect.strip import print_text
     from engram_cli.output import print_json
     from hashing.base.atomic import refuse_overwrite
-    from runtime.device import default_device
-    from runtime.inspect.text import view_text
-    from runtime.run import Run
-    from runtime.trained_run import TrainedRun
 
-    shown, source = _given(text, file), Run(run)
-    if model is not None:
-        view = _of_library(model, store, shown, {"--html": html is not None, "--best": best, "--run": run != DEFAULT_RUN})
+    shown = _given(text, file)
+    if html:
+        refuse_overwrite(html, force)
+    if model is None:
+        view, content = _of_run(run, best, shown)
     else:
-        source.require_memory()
-        if html:
-            refuse_overwrite(html, force)
-        trained = TrainedRun.load(source, default_device(), best)
-        view = view_text(trained, shown)
-        if html:
-            _write_page(html, source, trained, shown)
+        view, content = _of_library(model, store, shown, {"--best": best, "--run": run != DEFAULT_RUN})
+    if html:
+        _write_page(html, content(), shown)
     if json:
         print_json(view.to_json())
     else:
         print_text(view)
 
 
-def _of_library(model: Path, store: Path | None, text: str, others: dict[str, bool]) -> "TextView":
+def _of_run(folder: Path, best: bool, text: str) -> "tuple[TextView, Callable[[], Content]]":
+    """The text as a run sees it, and what opens a page of the run."""
+    from runtime.device import default_device
+    from runtime.inspect.page.content import RunContent
+    from runtime.inspect.text import view_text
+    from runtime.run import Run
+    from runtime.trained_run import TrainedRun
+
+    run = Run(folder)
+    run.require_memory()
+    trained = TrainedRun.load(run, default_device(), best)
+    return view_text(trained, text), lambda: RunContent.open(run, trained)
+
+
+def _of_library(
+    folder: Path, store: Path | None, text: str, others: dict[str, bool]
+) -> "tuple[TextView, Callable[[], Content]]":
     """Raises UsageError for `others`, options that are for a trained run, and EngramError as the library's loader does."""
+    from threading import Lock
+
     from hashing.base.errors import UsageError
+    from runtime.huggingface import load, tokenizer_of
     from runtime.inspect.library_text import view_library_text
+    from runtime.inspect.page.library_content import LibraryContent
 
     for option, is_given in others.items():
         if is_given:
             raise UsageError(f"--model and {option} are both given, but {option} is for a run", hint="leave one of them out")
-    return view_library_text(model, store, text)
+    model, tokenizer = load(folder, "mapped", store), tokenizer_of(folder)
+    return view_library_text(model, tokenizer, text), lambda: LibraryContent.open(folder, store, model, Lock())
 
 
-def _write_page(path: Path, run: "Run", trained: "TrainedRun", text: str) -> None:
+def _write_page(path: Path, content: "Content", text: str) -> None:
     from engram_cli.output import byte_text, note, share_progress
     from hashing.base.atomic import write_text
-    from runtime.inspect.page.content import Content
     from runtime.inspect.page.frozen import frozen_page
 
-    content = Content.open(run, trained)
     with share_progress() as bar:
         task = bar.add_task("rows of the page", total=1.0)
         page = frozen_page(content, text, lambda share: bar.update(task, completed=share))

@@ -76,7 +76,7 @@ class RowView:
 
 def compared_bytes(subject: Subject, layer: int, row: int, full: bool = False) -> int:
     """How many bytes of rows `view_row` looks at. Raises UsageError as that does."""
-    return Sample.of(_column(subject, layer, row), full).rows * subject.store.row_bytes
+    return Sample.of(_column(subject, layer, row), full).rows * subject.tables[layer].row_bytes
 
 
 def view_row(subject: Subject, layer: int, row: int, full: bool = False, progress: Progress = quiet) -> RowView:
@@ -184,10 +184,10 @@ def _compared(subject: Subject, layer: int, row: int, full: bool, progress: Prog
     norm = float(norms_of(vector[None])[0])
     with np.errstate(invalid="ignore", divide="ignore"):
         comparison = _Comparison(row, sample, vector.astype(np.float64) / norm, norm)  # of a row of zeros, no number
-    for piece in sample.pieces(subject.store, layer, table):
+    for piece in sample.pieces(table, subject.shards(layer)):
         if piece.records is None:
             comparison.add_zeros(piece.rows)
         else:
             comparison.add(piece.first, piece.vectors(table))
-        progress(piece.rows * subject.store.row_bytes)
+        progress(piece.rows * table.row_bytes)
     return comparison

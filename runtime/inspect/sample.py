@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from hashing.ngrams.sharers import Column
 from table.encodings.encoding import Records
-from table.store.gather import Table
-from table.store.store import TableStore
+from table.store.manifest import LayerShards
+from table.store.parted_table import LaidOutTable
 
 WHOLE_ROWS = 1 << 17  # of a head, up to which all are looked at
 STRETCHES = 64
@@ -33,14 +33,11 @@ class Piece:
     rows: int
     records: Records | None  # (rows, row_bytes), mapped; None where the shard is absent: zeros
 
-    def vectors(self, table: Table) -> NDArray[np.float32]:
+    def vectors(self, table: LaidOutTable) -> NDArray[np.float32]:
         """(rows, head_dim)"""
         if self.records is None:
             return np.zeros((self.rows, table.head_dim), np.float32)
-        if table.encoding.name == "float32":
-            plain: NDArray[np.float32] = self.records.view("<f4")
-            return plain
-        return table.encoding.decoded(self.records, table.head_dim, table.scale)
+        return table.decoded(self.records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +63,22 @@ class Sample:
     def is_whole(self) -> bool:
         return self.rows == self.column.rows
 
-    def pieces(self, store: TableStore, layer: int, table: Table) -> Iterator[Piece]:
-        """The rows, in order; what was looked at is let go of from time to time, so that a large table need not fit memory."""
-        cut, mapped = store.manifest.layers[layer], 0
+    def pieces(self, table: LaidOutTable, cut: LayerShards | None) -> Iterator[Piece]:
+        """The rows, in order; what was looked at is let go of from time to time, so that a large table need not fit memory.
+
+        `cut` says which shards of a store's table are there; with None all rows are.
+        """
+        mapped = 0
         most = max(1, PIECE_BYTES // (4 * table.head_dim))
         for first, count in self.stretches:
             row, end = first, first + count
             while row < end:
-                shard, inside = divmod(row, cut.shard_rows)
-                last = min(end, row + most, row - inside + cut.shard_rows)
-                yield Piece(row, last - row, table.records[row:last] if shard in cut.shards else None)
-                mapped += (last - row) * store.row_bytes
+                last, is_there = min(end, row + most), True
+                if cut:
+                    shard, inside = divmod(row, cut.shard_rows)
+                    last, is_there = min(last, row - inside + cut.shard_rows), shard in cut.shards
+                yield Piece(row, last - row, table.stretch(row, last) if is_there else None)
+                mapped += (last - row) * table.row_bytes
                 if mapped > MAPPED_BYTES:
                     table.advise(mmap.MADV_DONTNEED)
                     mapped = 0

@@ -1,4 +1,4 @@
-"""Subject: what is looked into. A run, or a table store alone with the tokenizer that addresses it.
+"""Subject: what is looked into. A run, or a table store or a published checkpoint with the tokenizer that addresses it.
 
 Tables, tokens and reads are opened together and stay as they were then, whatever replaces the files. Nothing here loads torch.
 What is missing is None, and `notes` say what would make it.
@@ -22,8 +22,12 @@ from hashing.vocab import CanonicalVocab
 from runtime.inspect.reads import Reads
 from runtime.inspect.training_side import TrainingSide
 from runtime.run import Run
+from table.checkpoints.family import read_checkpoint
+from table.checkpoints.published import Checkpoint
 from table.encodings.few_rows import decoded_few
 from table.store.gather import Table
+from table.store.manifest import LayerShards
+from table.store.parted_table import LaidOutTable
 from table.store.store import TableStore
 
 if TYPE_CHECKING:
@@ -42,10 +46,10 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A store's tables with what else is known of them."""
+    """Tables with what else is known of them."""
 
-    store: TableStore
-    tables: Mapping[int, Table]
+    store: TableStore | Checkpoint
+    tables: Mapping[int, LaidOutTable]
     words: Words | None  # None for a store without a tokenizer
     counts: NgramCounts | None  # of a corpus over the vocabulary
     reads: Reads | None  # None where no training kept them
@@ -87,6 +91,15 @@ class Subject:
             missing = "no corpus is counted: engram stats CORPUS --counts FILE makes a file for --counts"
         return cls(store, _tables(store), words, known, None, None, () if known else (f"note: {missing}",))
 
+    @classmethod
+    def of_checkpoint(cls, folder: Path, tables: Mapping[int, LaidOutTable]) -> "Subject":
+        """A published checkpoint of a family that takes token ids as they are; its tables, mapped, by layer."""
+        from hashing.text.tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(str(folder))
+        words = Words(tokenizer, CanonicalVocab.from_tokenizer(tokenizer, IDENTITY))
+        return cls(read_checkpoint(folder), tables, words, None, None, None, ("note: no corpus is counted for a checkpoint",))
+
     @property
     def spec(self) -> HashSpec:
         return self.store.spec
@@ -117,7 +130,12 @@ class Subject:
     def vectors(self, layer: int, rows: Sequence[int]) -> NDArray[np.float32]:
         """(rows, head_dim) The vectors of a few rows, read without compiled code."""
         table = self.tables[layer]
-        return decoded_few(table.encoding, table.records[np.array(rows, np.int64)], table.head_dim, table.scale)
+        records = np.concatenate([table.stretch(row, row + 1) for row in rows])
+        return decoded_few(self.store.encoding, records, table.head_dim, table.scale)
+
+    def shards(self, layer: int) -> LayerShards | None:
+        """Which shards of a store's table are there; None where all rows are."""
+        return self.store.manifest.layers[layer] if isinstance(self.store, TableStore) else None
 
 
 def _tables(store: TableStore) -> dict[int, Table]:

@@ -116,9 +116,9 @@ def columns_of(spec: HashSpec, layer: int) -> Iterator[Column]:
 
 def sampled_bytes(subject: Subject, full: bool = False) -> int:
     """How many bytes `view_table` looks at."""
-    spec = subject.spec
-    rows = sum(Sample.of(column, full).rows for layer in spec.layers for column in columns_of(spec, layer))
-    return rows * subject.store.row_bytes
+    spec, tables = subject.spec, subject.tables
+    heads = ((layer, column) for layer in spec.layers for column in columns_of(spec, layer))
+    return sum(Sample.of(column, full).rows * tables[layer].row_bytes for layer, column in heads)
 
 
 def view_table(subject: Subject, full: bool = False, progress: Progress = quiet) -> TableView:
@@ -171,10 +171,10 @@ def _head(
     progress: Progress,
 ) -> HeadHealth:
     """Looks at a head's rows, which also go into the figures of the layer."""
-    store, table = subject.store, subject.tables[layer]
+    table = subject.tables[layer]
     norms, faults = of_layer
     spectrum, zeros = Spectrum(), norms.zeros
-    for piece in sample.pieces(store, layer, table):
+    for piece in sample.pieces(table, subject.shards(layer)):
         if piece.records is None:
             norms.zeros += piece.rows
         else:
@@ -183,7 +183,7 @@ def _head(
             found = norms_of(vectors)
             norms.add(piece.first, found)
             spectrum.add(vectors, found)
-        progress(piece.rows * store.row_bytes)
+        progress(piece.rows * table.row_bytes)
     entropy, participation = spectrum.ranks() or (None, None)
     return HeadHealth(
         column=sample.column,

@@ -6,6 +6,7 @@ sequence is computed by itself and shares nothing. Pages only count tokens here:
 
 import inspect
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,9 +21,10 @@ from runtime.page_pool import PagePool
 class LibraryDecoder(Decoder):
     shares_pages = False
 
-    def __init__(self, model: Any, most_pages: int) -> None:
+    def __init__(self, model: Any, most_pages: int, turn: Lock) -> None:
+        """Whoever has the `turn` works with the model."""
         self.model, self.lookup, self.most_pages, self.watch = model, None, most_pages, None
-        self.pool = PagePool()
+        self.pool, self._turn = PagePool(), turn
         self._caches: WeakKeyDictionary[Decoded, Any] = WeakKeyDictionary()
         self._read = rows_of(model)
         self._body, self._head = model.get_decoder(), model.get_output_embeddings()
@@ -35,11 +37,13 @@ class LibraryDecoder(Decoder):
         found = []
         for sequence, ids in pieces:
             given = {self._cache_name: self._caches[sequence]} if sequence in self._caches else {}
-            output = self._body(input_ids=torch.tensor([list(ids)], device=self._body.device), use_cache=True, **given)
+            with self._turn:
+                output = self._body(input_ids=torch.tensor([list(ids)], device=self._body.device), use_cache=True, **given)
+                read = [rows.last for rows in self._read if rows.last]
             self._caches[sequence] = output[self._cache_name]
-            for rows in self._read if self.watch else ():
-                if self.watch and rows.last:
-                    self.watch([(sequence, ids)], *rows.last)
+            for last in read if self.watch else ():
+                assert self.watch is not None
+                self.watch([(sequence, ids)], *last)
             sequence.token_ids += ids
             found.append(output.last_hidden_state[0])
         return torch.cat(found)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from hashing.base.errors import UsageError
@@ -24,7 +25,7 @@ class LibraryGenerator(Generator):
         size = int(model.get_output_embeddings().weight.shape[0])
         self._rows = rows_of(model)
         super().__init__(tokenizer, end_ids, size, self._rows[0].placement)
-        self.model, self._templates = model, _templates(folder)
+        self.model, self.turn, self._templates = model, Lock(), _templates(folder)
 
     @classmethod
     def load(
@@ -38,7 +39,7 @@ class LibraryGenerator(Generator):
     def decoder(self, cache_bytes: int) -> Decoder:
         config = self.model.config.get_text_config()
         numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim  # at most: of a token
-        return LibraryDecoder(self.model, max(1, cache_bytes // (PAGE * numbers * self.model.dtype.itemsize)))
+        return LibraryDecoder(self.model, max(1, cache_bytes // (PAGE * numbers * self.model.dtype.itemsize)), self.turn)
 
     def encode(self, prompt: str) -> list[int]:
         return list(self.tokenizer.encode(prompt).ids) or ends_of(self.model)[:1]

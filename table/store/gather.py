@@ -112,6 +112,10 @@ class Table:
             return records.view(FLOAT32)
         return self.encoding.decoded(records, self.head_dim, self.scale)
 
+    def stretch(self, first: int, last: int) -> Records:
+        """The records of neighbouring rows, from `first` up to `last`, mapped where the table is."""
+        return self.records[first:last]
+
     def in_memory(self) -> "Table":
         """The same rows in memory of their own."""
         return replace(self, records=self.records.copy(), lies_in=None)

@@ -24,12 +24,19 @@ class PartedTable:
     rows: int = field(init=False)
     head_dim: int = field(init=False)
     row_bytes: int = field(init=False)
+    scale: float = field(init=False)
     _ends: NDArray[np.int64] = field(init=False, repr=False)  # of the parts, in rows
 
     def __post_init__(self) -> None:
         ends = np.cumsum([part.rows for part in self.parts])
         first = self.parts[0]
-        known = {"rows": int(ends[-1]), "head_dim": first.head_dim, "row_bytes": first.row_bytes, "_ends": ends}
+        known = {
+            "rows": int(ends[-1]),
+            "head_dim": first.head_dim,
+            "row_bytes": first.row_bytes,
+            "scale": first.scale,
+            "_ends": ends,
+        }
         for name, value in known.items():
             object.__setattr__(self, name, value)
 
@@ -58,6 +65,21 @@ class PartedTable:
             flat[places] = part.gather(own)
         return found
 
+    def stretch(self, first: int, last: int) -> Records:
+        """The records of neighbouring rows, as Table gives them; copied where they lie in more than one part."""
+        begins = (self._ends - [part.rows for part in self.parts]).tolist()
+        found = [
+            part.records[max(0, first - begin) : last - begin]
+            for part, begin in zip(self.parts, begins, strict=True)
+            if begin < last and first < begin + part.rows
+        ]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def advise(self, advice: int) -> None:
+        """Tells the kernel how the files will be read, as Table does."""
+        for part in self.parts:
+            part.advise(advice)
+
     def in_memory(self) -> "PartedTable":
         """The same rows in memory of their own."""
         return PartedTable([part.in_memory() for part in self.parts])
@@ -72,6 +94,10 @@ class PartedTable:
             places = np.flatnonzero(owners == owner)
             part = self.parts[owner]
             yield part, places, flat[places] - (self._ends[owner] - part.rows)
+
+
+LaidOutTable = Table | PartedTable
+"""A table that lies in files, one or more."""
 
 
 def _mapped(part: FilePart) -> NDArray[np.uint8]:
