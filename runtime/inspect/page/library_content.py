@@ -1,7 +1,7 @@
 """What the page shows of a `transformers` model: gates, losses and rows.
 
-There is no lens: the library mixes the streams by weights that depend on them before its head reads them, so what a value does to
-the logits cannot be read off the weights. Nor is it said who else reads a row, since nothing of its corpus is counted.
+There is no lens: the library mixes the streams by weights that depend on them before its head reads them, so what a value does
+to the logits cannot be read off the weights. Nor is it said who else reads a row, since nothing of its corpus is counted.
 """
 
 from dataclasses import dataclass
