@@ -28,8 +28,9 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# As many workers as cores; the tests of a file stay together, since they share what was made for them.
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 demo: install
 	$(BIN)/engram demo $(if $(DEMO_STEPS),--steps $(DEMO_STEPS))
