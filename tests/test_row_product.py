@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hashing.base.errors import EngramError
 from runtime.model import row_product
-from runtime.model.row_product import PANEL, Linear, RowProduct, row_by_row
+from runtime.model.row_product import WIDTH, Linear, RowProduct, row_by_row
 from runtime.serve.completion import Completion, Piece
 from runtime.serve.inbox import Inbox
 from runtime.serve.sampler import Sampling
@@ -19,7 +19,7 @@ from tests.small_tokenizers import byte_level
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.integers(1, 40), inputs=st.integers(1, 70), outputs=st.integers(1, 3 * PANEL), first=st.integers(0, 39))
+@given(rows=st.integers(1, 40), inputs=st.integers(1, 70), outputs=st.integers(1, 3 * WIDTH), first=st.integers(0, 39))
 @torch.no_grad()
 def test_products_of_rows(rows: int, inputs: int, outputs: int, first: int) -> None:
     generator = torch.Generator().manual_seed(rows * inputs + outputs)
@@ -35,7 +35,7 @@ def test_products_of_rows(rows: int, inputs: int, outputs: int, first: int) -> N
 
 @torch.no_grad()
 def test_parts_of_a_large_product_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, weight, product = torch.randn(9, 30), torch.randn(5 * PANEL + 3, 30), RowProduct()
+    x, weight, product = torch.randn(9, 30), torch.randn(5 * WIDTH + 3, 30), RowProduct()
     with row_by_row():
         whole = product(x, weight)
         monkeypatch.setattr(row_product, "WORTH_A_THREAD", 0)

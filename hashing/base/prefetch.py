@@ -16,7 +16,8 @@ TO_READ, TO_WRITE = 0, 1
 ALL_LEVELS, DATA = 3, 1
 
 
-def _request(builder: Any, address: Any, purpose: int) -> None:
+def request(builder: Any, address: Any, purpose: int) -> None:
+    """Builds what asks for the cache line at an address, an int64."""
     word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
     function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
@@ -29,7 +30,7 @@ def prefetch(typing_context: Any, address: Any) -> Any:
     """Asks for the cache line at an address that will soon be read."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _request(builder, arguments[0], TO_READ)
+        request(builder, arguments[0], TO_READ)
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
@@ -40,7 +41,7 @@ def prefetch_to_write(typing_context: Any, address: Any) -> Any:
     """Asks for the cache line at an address that will soon be written."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _request(builder, arguments[0], TO_WRITE)
+        request(builder, arguments[0], TO_WRITE)
         return context.get_dummy_value()
 
     return types.void(types.int64), generate

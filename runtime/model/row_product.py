@@ -25,10 +25,11 @@ from hashing.base.cores import CORES
 from runtime.model.step_kernel import floats, is_decoded
 from runtime.model.tile_kernel import tile
 
-PANEL = 64  # outputs
 ROWS = 4  # that are computed together
-# Of their outputs, so many at a time: as many sums as registers hold beside what is multiplied.
-TILE = 64 if get_host_cpu_features().get("avx512f") else 16
+# Outputs whose weights stand together: as many sums of ROWS rows as registers hold beside what is multiplied.
+PANEL = 64 if get_host_cpu_features().get("avx512f") else 16
+WIDTH = 64  # outputs of a row alone that are computed together, so that no sum waits for the one before
+TOGETHER = WIDTH // PANEL  # panels
 WORTH_A_THREAD = 1 << 22  # multiplications: below, one core is done before another is awake
 
 _this = threading.local()
@@ -71,9 +72,9 @@ class RowProduct:
         out, rows = x.new_empty(*before, outputs), x.numel() // inputs
         task = x.data_ptr(), self._panels, out.data_ptr(), (rows, inputs, outputs)
         if rows * inputs * outputs < WORTH_A_THREAD or torch.get_num_threads() == 1:
-            product(*task, 0, len(self._panels))
+            product(*task, 0, len(self._panels) // TOGETHER)
             return out
-        ends = [len(self._panels) * part // CORES for part in range(CORES + 1)]
+        ends = [len(self._panels) // TOGETHER * part // CORES for part in range(CORES + 1)]
         parts = [_threads().submit(partial(product, *task, first, last)) for first, last in pairwise(ends)]
         for part in parts:
             part.result()
@@ -90,35 +91,43 @@ class Linear(nn.Linear):
 
 
 def _panels(weight: Tensor) -> NDArray[np.float32]:
-    """(panels, inputs, PANEL) The columns of each panel's outputs side by side; zeros after the last output."""
+    """(panels, inputs, PANEL) The columns of each panel's outputs side by side; zeros after the last output, up to WIDTH."""
     outputs, inputs = weight.shape
-    filled = functional.pad(weight.detach(), (0, 0, 0, -outputs % PANEL))
+    filled = functional.pad(weight.detach(), (0, 0, 0, -outputs % WIDTH))
     return filled.view(-1, PANEL, inputs).transpose(1, 2).contiguous().numpy()
 
 
-_one_row, _some_rows = tile(1, PANEL, PANEL), tile(ROWS, TILE, PANEL)
+_one_row, _some_rows = tile(1, PANEL, TOGETHER), tile(ROWS, PANEL)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def product(given, panels, found, shape, first, last):  # type: ignore[no-untyped-def]
-    """Fills panels `first` to `last` of the outputs (rows, outputs) at `found` from the inputs (rows, inputs) at `given`.
+    """Fills outputs `first`·WIDTH to `last`·WIDTH of the outputs (rows, outputs) at `found` from the inputs (rows, inputs) at
+    `given`.
 
-    `shape` is rows, inputs, outputs.
+    `shape` is rows, inputs, outputs. Rows are taken by a panel together, while its weights are at hand; those that are left
+    over one by one.
     """
     rows, inputs, outputs = shape
     out = carray(floats(found), (rows, outputs))
-    sums = np.empty((ROWS, PANEL), np.float32)
-    for panel in range(first, last):
-        weights, begin = panels[panel].ctypes.data, panel * PANEL
-        width, row = min(PANEL, outputs - begin), 0
-        while row < rows:
-            count = ROWS if row + ROWS <= rows else 1
-            if count == 1:
-                _one_row(given + 4 * row * inputs, weights, inputs, sums.ctypes.data)
+    spare = np.empty((ROWS, WIDTH), np.float32)  # where a tile reaches beyond the last output
+    together = rows - rows % ROWS
+    for part in range(first, last):
+        for panel in range(part * TOGETHER, (part + 1) * TOGETHER):
+            weights, begin = panels[panel].ctypes.data, panel * PANEL
+            for row in range(0, together, ROWS):
+                if begin + PANEL <= outputs:
+                    _some_rows(given + 4 * row * inputs, weights, inputs, found + 4 * (row * outputs + begin), outputs)
+                else:
+                    _some_rows(given + 4 * row * inputs, weights, inputs, spare.ctypes.data, WIDTH)
+                    for r in range(ROWS):
+                        for i in range(max(0, outputs - begin)):
+                            out[row + r, begin + i] = spare[r, i]
+        weights, begin = panels[part * TOGETHER].ctypes.data, part * WIDTH
+        for row in range(together, rows):
+            if begin + WIDTH <= outputs:
+                _one_row(given + 4 * row * inputs, weights, inputs, found + 4 * (row * outputs + begin), outputs)
             else:
-                for part in range(0, PANEL, TILE):
-                    _some_rows(given + 4 * row * inputs, weights + 4 * part, inputs, sums.ctypes.data + 4 * part)
-            for r in range(count):
-                for i in range(width):
-                    out[row + r, begin + i] = sums[r, i]
-            row += count
+                _one_row(given + 4 * row * inputs, weights, inputs, spare.ctypes.data, WIDTH)
+                for i in range(outputs - begin):
+                    out[row, begin + i] = spare[0, i]

@@ -13,37 +13,54 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from hashing.base.prefetch import LINE_BYTES, TO_READ, request
+
 NUMBER, INDEX = ir.FloatType(), ir.IntType(64)
 NUMBER_BYTES = 4
 
 
-def tile(rows: int, columns: int, pitch: int) -> Callable[..., None]:
-    """Compiled code that takes `given`, `weights`, `inputs` and `found`, all of them int64.
+def tile(rows: int, columns: int, panels: int = 1) -> Callable[..., None]:
+    """Compiled code that takes `given`, `weights`, `inputs`, `found` and `pitch`, all of them int64.
 
-    It puts `columns` neighbouring sums of each of `rows` rows to the address `found`. The rows' inputs follow one another at
-    `given`, `inputs` of each; a line of `weights`, and of sums, begins `pitch` numbers after the line before. Terms are added
-    in the order of the inputs, each by one rounding, whatever a compiler joins.
+    It puts sums to the address `found`: of each of `rows` rows as many as `panels` neighbouring panels have columns, `pitch`
+    numbers from row to row. The rows' inputs follow one another at `given`, `inputs` of each; a panel of weights has
+    `columns` of them for each input, one after another, and is followed by the next. Terms are added in the order of the
+    inputs, each by one rounding, whatever a compiler joins. The weights that follow are asked for meanwhile.
     """
 
     @intrinsic
-    def compiled(typing_context: Any, given: Any, weights: Any, inputs: Any, found: Any) -> Any:
+    def compiled(typing_context: Any, given: Any, weights: Any, inputs: Any, found: Any, pitch: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-            given, weights, inputs, found = arguments
+            given, weights, inputs, found, pitch = arguments
             line = ir.VectorType(NUMBER, columns)
             fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(line, [line] * 3), f"llvm.fma.v{columns}f32")
-            sums = [cgutils.alloca_once_value(builder, line(None)) for _ in range(rows)]
+            sums = [[cgutils.alloca_once_value(builder, line(None)) for _ in range(panels)] for _ in range(rows)]
+            firsts = [builder.mul(inputs, INDEX(panel)) for panel in range(panels)]
             with cgutils.for_range(builder, inputs) as loop:
-                own = builder.load(_at(builder, weights, builder.mul(loop.index, INDEX(pitch)), line), align=NUMBER_BYTES)
-                for row, total in enumerate(sums):
+                places = [builder.mul(builder.add(first, loop.index), INDEX(columns)) for first in firsts]
+                for place in places:
+                    following = builder.add(place, builder.mul(inputs, INDEX(columns * panels)))
+                    _ask(builder, builder.add(weights, builder.mul(following, INDEX(NUMBER_BYTES))), columns)
+                own = [builder.load(_at(builder, weights, place, line), align=NUMBER_BYTES) for place in places]
+                for row in range(rows):
                     place = builder.add(builder.mul(inputs, INDEX(row)), loop.index)
                     factor = _repeated(builder, builder.load(_at(builder, given, place, NUMBER)), columns)
-                    builder.store(builder.call(fma, [factor, own, builder.load(total)]), total)
-            for row, total in enumerate(sums):
-                builder.store(builder.load(total), _at(builder, found, INDEX(row * pitch), line), align=NUMBER_BYTES)
+                    for weight, total in zip(own, sums[row], strict=True):
+                        builder.store(builder.call(fma, [factor, weight, builder.load(total)]), total)
+            for row in range(rows):
+                for panel, total in enumerate(sums[row]):
+                    place = builder.add(builder.mul(pitch, INDEX(row)), INDEX(panel * columns))
+                    builder.store(builder.load(total), _at(builder, found, place, line), align=NUMBER_BYTES)
 
-        return types.void(types.int64, types.int64, types.int64, types.int64), generate
+        return types.void(*[types.int64] * 5), generate
 
     return compiled  # type: ignore[no-any-return]
+
+
+def _ask(builder: Any, address: Any, numbers: int) -> None:
+    """For so many numbers, which will soon be read."""
+    for byte in range(0, numbers * NUMBER_BYTES, LINE_BYTES):
+        request(builder, builder.add(address, INDEX(byte)), TO_READ)
 
 
 def _at(builder: Any, address: Any, place: Any, kind: Any) -> Any:
