@@ -18,6 +18,7 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from hashing.base.prefetch import LINE_BYTES, prefetch
 from runtime.model.pages import PAGE
 
 SUMS = {"reassoc", "contract", "nsz"}  # sums may be taken in any order, so that they use vector instructions
@@ -152,6 +153,9 @@ def _attend_page(query, keys, values, count, weights, mixed, largest, total):  #
     """
     new = largest
     for j in range(count):
+        value = values[j].ctypes.data  # of the same position: it is read next, and in memory lies far from the keys
+        for byte in range(0, values.shape[1] * values.itemsize, LINE_BYTES):
+            prefetch(value + byte)
         weights[j] = _dot(query, keys[j])
         new = max(new, weights[j])
     kept = np.float32(math.exp(largest - new))

@@ -6,6 +6,7 @@ A step is: schedule, compute, sample, hand out. Completions join and leave betwe
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -78,8 +79,8 @@ class Engine:
     def _handed_out(self, completions: Sequence[Completion], logits: Tensor) -> list[tuple[Completion, Piece]]:
         """A token for each completion, from logits (completions, vocabulary)."""
         found = []
-        finite = logits.sum(-1).isfinite().tolist()  # a sum is finite where all numbers are
-        for number, (completion, token) in enumerate(zip(completions, _likeliest(logits), strict=True)):
+        likeliest, finite = _likeliest(logits)
+        for number, (completion, token) in enumerate(zip(completions, likeliest, strict=True)):
             if not finite[number]:
                 self.scheduler.remove(completion)
                 found.append((completion, Piece("", (), (), "error")))
@@ -109,11 +110,13 @@ class Engine:
             completion.prompt_likelihoods += _likelihoods(logits, following, completion.likeliest or 0)
 
 
-def _likeliest(logits: Tensor) -> list[int]:
-    """The token of the largest of each row of logits (tokens, vocabulary); numpy needs a tenth of the time that torch does."""
-    takes = logits.is_cpu and logits.dtype == torch.float32
-    found: list[int] = (logits.numpy() if takes else logits).argmax(-1).tolist()
-    return found
+def _likeliest(logits: Tensor) -> tuple[list[int], list[bool]]:
+    """Of each row of logits (tokens, vocabulary) the token of the largest, and whether the sum, so every number, is finite."""
+    if not (logits.is_cpu and logits.dtype == torch.float32):
+        return logits.argmax(-1).tolist(), logits.sum(-1).isfinite().tolist()
+    found = logits.numpy()  # which needs a fraction of the time that torch does
+    with np.errstate(invalid="ignore"):
+        return found.argmax(-1).tolist(), np.isfinite(found.sum(-1)).tolist()
 
 
 def _likelihoods(logits: Tensor, token_ids: Sequence[int], likeliest: int) -> list[Likelihoods]:

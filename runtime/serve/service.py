@@ -21,7 +21,7 @@ from runtime.serve.metrics import TokenClock
 MOST_WAITING = 256
 # To write a token to a client takes longer than to compute it with a small model.
 SENT_EVERY_SEC = 0.02  # at most, to one client
-WRITTEN_EVERY_SEC = 0.002  # at most, to one of many
+WRITTEN_EVERY_SEC = 0.003  # at most, to one of many
 SHORT_SEC = 0.01
 LONGEST_SEC = 600.0  # that a completion may take, its time in the queue included
 
