@@ -105,29 +105,34 @@ def product(given, panels, found, shape, first, last):  # type: ignore[no-untype
     """Fills outputs `first`·WIDTH to `last`·WIDTH of the outputs (rows, outputs) at `found` from the inputs (rows, inputs) at
     `given`.
 
-    `shape` is rows, inputs, outputs. Rows are taken by a panel together, while its weights are at hand; those that are left
-    over one by one.
+    `shape` is rows, inputs, outputs. Rows are taken by a panel together, while its weights are at hand, and share the asking
+    for those of the next; rows that are left over are taken one by one.
     """
     rows, inputs, outputs = shape
     out = carray(floats(found), (rows, outputs))
     spare = np.empty((ROWS, WIDTH), np.float32)  # where a tile reaches beyond the last output
-    together = rows - rows % ROWS
+    groups, slowness = rows // ROWS, 0
+    while 2 << slowness <= groups:
+        slowness += 1
     for part in range(first, last):
         for panel in range(part * TOGETHER, (part + 1) * TOGETHER):
             weights, begin = panels[panel].ctypes.data, panel * PANEL
-            for row in range(0, together, ROWS):
+            for group in range(groups):
+                row = group * ROWS
+                ahead = weights + 4 * PANEL * (inputs + group * (inputs >> slowness))
                 if begin + PANEL <= outputs:
-                    _some_rows(given + 4 * row * inputs, weights, inputs, found + 4 * (row * outputs + begin), outputs)
+                    place = found + 4 * (row * outputs + begin)
+                    _some_rows(given + 4 * row * inputs, weights, inputs, place, outputs, ahead, slowness)
                 else:
-                    _some_rows(given + 4 * row * inputs, weights, inputs, spare.ctypes.data, WIDTH)
+                    _some_rows(given + 4 * row * inputs, weights, inputs, spare.ctypes.data, WIDTH, ahead, slowness)
                     for r in range(ROWS):
                         for i in range(max(0, outputs - begin)):
                             out[row + r, begin + i] = spare[r, i]
         weights, begin = panels[part * TOGETHER].ctypes.data, part * WIDTH
-        for row in range(together, rows):
+        for row in range(groups * ROWS, rows):
             if begin + WIDTH <= outputs:
-                _one_row(given + 4 * row * inputs, weights, inputs, found + 4 * (row * outputs + begin), outputs)
+                _one_row(given + 4 * row * inputs, weights, inputs, found + 4 * (row * outputs + begin), outputs, 0, 0)
             else:
-                _one_row(given + 4 * row * inputs, weights, inputs, spare.ctypes.data, WIDTH)
+                _one_row(given + 4 * row * inputs, weights, inputs, spare.ctypes.data, WIDTH, 0, 0)
                 for i in range(outputs - begin):
                     out[row, begin + i] = spare[0, i]

@@ -20,27 +20,29 @@ NUMBER_BYTES = 4
 
 
 def tile(rows: int, columns: int, panels: int = 1) -> Callable[..., None]:
-    """Compiled code that takes `given`, `weights`, `inputs`, `found` and `pitch`, all of them int64.
+    """Compiled code that takes `given`, `weights`, `inputs`, `found`, `pitch`, `ahead` and `slowness`, all of them int64.
 
     It puts sums to the address `found`: of each of `rows` rows as many as `panels` neighbouring panels have columns, `pitch`
     numbers from row to row. The rows' inputs follow one another at `given`, `inputs` of each; a panel of weights has
     `columns` of them for each input, one after another, and is followed by the next. Terms are added in the order of the
-    inputs, each by one rounding, whatever a compiler joins. The weights that follow are asked for meanwhile.
+    inputs, each by one rounding, whatever a compiler joins. Where there are more rows than one, memory is meanwhile asked for
+    the weights at `ahead`, those of one input with every 2^slowness inputs.
     """
 
     @intrinsic
-    def compiled(typing_context: Any, given: Any, weights: Any, inputs: Any, found: Any, pitch: Any) -> Any:
+    def compiled(
+        typing_context: Any, given: Any, weights: Any, inputs: Any, found: Any, pitch: Any, ahead: Any, slowness: Any
+    ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-            given, weights, inputs, found, pitch = arguments
+            given, weights, inputs, found, pitch, ahead, slowness = arguments
             line = ir.VectorType(NUMBER, columns)
             fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(line, [line] * 3), f"llvm.fma.v{columns}f32")
             sums = [[cgutils.alloca_once_value(builder, line(None)) for _ in range(panels)] for _ in range(rows)]
             firsts = [builder.mul(inputs, INDEX(panel)) for panel in range(panels)]
             with cgutils.for_range(builder, inputs) as loop:
                 places = [builder.mul(builder.add(first, loop.index), INDEX(columns)) for first in firsts]
-                for place in places:
-                    following = builder.add(place, builder.mul(inputs, INDEX(columns * panels)))
-                    _ask(builder, builder.add(weights, builder.mul(following, INDEX(NUMBER_BYTES))), columns)
+                if rows > 1:  # of a row alone the weights are all there is to wait for, and a processor foresees them
+                    _ask(builder, ahead, builder.mul(builder.lshr(loop.index, slowness), INDEX(columns)), columns)
                 own = [builder.load(_at(builder, weights, place, line), align=NUMBER_BYTES) for place in places]
                 for row in range(rows):
                     place = builder.add(builder.mul(inputs, INDEX(row)), loop.index)
@@ -52,15 +54,16 @@ def tile(rows: int, columns: int, panels: int = 1) -> Callable[..., None]:
                     place = builder.add(builder.mul(pitch, INDEX(row)), INDEX(panel * columns))
                     builder.store(builder.load(total), _at(builder, found, place, line), align=NUMBER_BYTES)
 
-        return types.void(*[types.int64] * 5), generate
+        return types.void(*[types.int64] * 7), generate
 
     return compiled  # type: ignore[no-any-return]
 
 
-def _ask(builder: Any, address: Any, numbers: int) -> None:
-    """For so many numbers, which will soon be read."""
+def _ask(builder: Any, address: Any, place: Any, numbers: int) -> None:
+    """For so many numbers, which will soon be read, from a place after an address on."""
+    first = builder.add(address, builder.mul(place, INDEX(NUMBER_BYTES)))
     for byte in range(0, numbers * NUMBER_BYTES, LINE_BYTES):
-        request(builder, builder.add(address, INDEX(byte)), TO_READ)
+        request(builder, builder.add(first, INDEX(byte)), TO_READ)
 
 
 def _at(builder: Any, address: Any, place: Any, kind: Any) -> Any:
