@@ -38,7 +38,7 @@ def bench_offload(
     run: RunDir = DEFAULT_RUN,
     json: Json = False,
 ) -> None:
-    """Decode with tables of random rows in each placement, in turns, on the same texts.
+    """Decode with tables of random rows in each placement, in turns step by step, on the same texts.
 
     The tables are as large as asked for, so what is measured is where they lie and not what they hold. `resident` has all of
     them mapped and in memory, and no other placement can be faster. `disk` has as much as --cache says. `no prefetch` is the

@@ -1,15 +1,16 @@
 """How fast a model decodes while its rows come from tables of any size: in memory, through a cache, by page faults.
 
-All ways decode the same texts of the validation side, another in every round: each step is given the next token of the text, so
-that rows are asked for as texts ask for them, and its likeliest token must be the same in all ways. The cache begins full of
-the rows of training texts, as it is after some time of serving.
+All ways decode the same texts of the validation side: each step is given the next token of the text, so that rows are asked for
+as texts ask for them, and its likeliest token must be the same in all ways. They take turns step by step, since a machine that
+others use is not the same a second later; in a round each has another text, so that none finds in the processor's caches what
+another has just read. The cache begins full of the rows of training texts, as it is after some time of serving.
 """
 
 import gc
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -45,6 +46,7 @@ SCALE = 0.02  # of the random rows
 class Turn:
     """One prompt continued with one placement."""
 
+    text: int  # its number
     likeliest: Sequence[int]  # token after each that was given
     first_sec: float  # of the prompt, to the first token
     step_sec: Sequence[float]  # of the tokens after the first
@@ -92,9 +94,9 @@ class Bench:
         found = self._warm(rounds)
         if cold:
             found |= self._cold(rounds)
-        for turn in range(rounds):
-            texts = {tuple(turns[turn].likeliest) for turns in found.values()}
-            assert len(texts) == 1, "the placements do not give the same tokens"
+        expected = {turn.text: turn.likeliest for turn in found["resident"]}
+        same = all(turn.likeliest == expected[turn.text] for turns in found.values() for turn in turns)
+        assert same, "the placements do not give the same tokens"
         return found
 
     def _warm(self, rounds: int) -> dict[str, list[Turn]]:
@@ -106,8 +108,9 @@ class Bench:
         ways["no prefetch"] = self._by_faults()
         found: dict[str, list[Turn]] = {way: [] for way in ways}
         for number in range(-1, rounds):  # one to warm up
-            for way, placement in ways.items():
-                turn = self._turn(placement, number % len(self.texts), self.tokens)
+            texts = ((number + place) % rounds % len(self.texts) for place in range(len(ways)))
+            turns = _together([self._begun(*both, self.tokens) for both in zip(ways.values(), texts, strict=True)])
+            for way, turn in zip(ways, turns, strict=True):
                 if number >= 0:
                     found[way].append(turn)
         return found
@@ -149,17 +152,48 @@ class Bench:
                 disk.caches[layer].finish(disk.caches[layer].begin(rows))
 
     def _turn(self, placement: Placement, number: int, tokens: int) -> Turn:
+        return _together([self._begun(placement, number, tokens)])[0]
+
+    def _begun(self, placement: Placement, number: int, tokens: int) -> "Going":
         resident = sum(table.resident_bytes() for table in self._tables().values())
-        decoder, sequence = Decoder(self.trained.model, Lookup(self.addressing, placement)), Decoded()
         text = self.texts[number].tolist()
         pieces = [text[:PROMPT_TOKENS], *([token] for token in text[PROMPT_TOKENS : PROMPT_TOKENS + tokens - 1])]
-        before, marks, found = _counted(placement), [perf_counter()], []
-        for piece in pieces:
-            found.append(int(decoder.logits([(sequence, piece)])[0].argmax()))
-            marks.append(perf_counter())
-        first, *steps = np.diff(marks).tolist()
-        counted = [after - own for after, own in zip(_counted(placement), before, strict=True)]
-        return Turn(found, first, steps, counted[0], int(counted[1]), int(counted[2]), resident)
+        decoder = Decoder(self.trained.model, Lookup(self.addressing, placement))
+        return Going(number, placement, decoder, pieces, resident, _counted(placement))
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """A text that is decoded with one placement."""
+
+    text: int
+    placement: Placement
+    decoder: Decoder
+    pieces: Sequence[Sequence[int]]  # the prompt, then token by token
+    resident_bytes: int
+    before: tuple[float, int, int]  # what was counted
+    sequence: Decoded = field(default_factory=Decoded)
+    likeliest: list[int] = field(default_factory=list)
+    sec: list[float] = field(default_factory=list)
+
+    def step(self) -> None:
+        began = perf_counter()
+        logits = self.decoder.logits([(self.sequence, self.pieces[len(self.sec)])])[0]
+        self.likeliest.append(int(logits.argmax()))
+        self.sec.append(perf_counter() - began)
+
+    def turn(self) -> Turn:
+        wait, unique, hit = (after - own for after, own in zip(_counted(self.placement), self.before, strict=True))
+        return Turn(self.text, self.likeliest, self.sec[0], self.sec[1:], wait, int(unique), int(hit), self.resident_bytes)
+
+
+def _together(goings: Sequence[Going]) -> list[Turn]:
+    """All of them to their end, a step of each in turn, each as often the first of them as the others."""
+    for number in range(len(goings[0].pieces)):
+        first = number % len(goings)
+        for going in (*goings[first:], *goings[:first]):
+            going.step()
+    return [going.turn() for going in goings]
 
 
 def _counted(placement: Placement) -> tuple[float, int, int]:

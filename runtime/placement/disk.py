@@ -37,7 +37,9 @@ class DiskPlacement:
     def fetch(self, rows: LayerRows) -> Vectors:
         if are_few(rows, self._device):
             begun = self._begun(rows)
-            return lambda layer: self._sent(layer, rows, begun[layer])()
+            # What has all of its rows is made vectors now, while this code is in the processor's caches.
+            there = {layer: self._sent(layer, rows, reading)() for layer, reading in begun.items() if not reading.is_pending}
+            return lambda layer: there[layer] if layer in there else self._sent(layer, rows, begun[layer])()
         beginning = self._thread.submit(self._begun, rows)
         sent = {layer: self._thread.submit(self._begun_and_sent, layer, rows, beginning) for layer in rows}
         return lambda layer: sent[layer].result()()

@@ -28,6 +28,10 @@ class Reading:
     records: Records  # (N, row_bytes); filled where a place is not pending
     pending: NDArray[np.int64]  # places whose rows the drive was asked for
 
+    @property
+    def is_pending(self) -> bool:
+        return self.pending.size > 0
+
 
 @dataclass(frozen=True, slots=True)
 class CacheCounts:
@@ -72,26 +76,26 @@ class RowCache:
 
         Raises IndexError for a row that the table does not have, and EngramError for a file that can no longer be trusted.
         """
-        flat = rows.reshape(-1).astype(np.int64, copy=False)
-        reading = Reading(flat, np.empty((flat.size, self._row_bytes), np.uint8), np.empty(flat.size, np.int64))
-        count = self._read(reading, ALL, waits=False)
-        reading.pending = reading.pending[:count]
-        return reading
+        wanted = np.asarray(rows, np.int64).ravel()
+        records, pending = np.empty((wanted.size, self._row_bytes), np.uint8), np.empty(wanted.size, np.int64)
+        count = self._read(wanted, ALL, False, records, pending)
+        return Reading(wanted, records, pending[:count] if count else ALL)
 
     def finish(self, reading: Reading) -> Records:
         """(N, row_bytes) The records of all rows. Raises EngramError as `begin` does."""
-        if reading.pending.size:
+        if reading.is_pending:
             began = perf_counter()
-            self._read(reading, reading.pending.copy(), waits=True)
+            self._read(reading.rows, reading.pending.copy(), True, reading.records, reading.pending)
             self._wait_sec += perf_counter() - began
         return reading.records
 
-    def _read(self, reading: Reading, places: NDArray[np.int64], waits: bool) -> int:
-        rows, pending = reading.rows, reading.pending
+    def _read(
+        self, rows: NDArray[np.int64], places: NDArray[np.int64], waits: bool, records: Records, pending: NDArray[np.int64]
+    ) -> int:
         with self._lock:
             self._call += 1
             cache = self._places, self._slots, self._records
-            count = int(read(rows, places, waits, self._call, *cache, reading.records, pending, self._counts))
+            count: int = read(rows, places, waits, self._call, *cache, records, pending, self._counts)
             if count < 0 or not ON_LINUX:
                 self._check(count, rows, pending)
         return count
