@@ -1,5 +1,6 @@
 """A server that is told to end, and one whose clients do not behave."""
 
+import gc
 import json
 import re
 import resource
@@ -13,8 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from runtime.run import Run
+from runtime.serve.http_server import HttpServer
 from tests.commands import engram_process
 
 NEVER_ENDS = {"0": -100}  # the end of a text is its least likely token
@@ -111,3 +114,13 @@ def test_connections_that_ask_nothing_keep_nobody_out(served: Served) -> None:
     process.wait(15)
     assert process.stderr is not None
     assert process.stderr.read() == ""
+
+
+def test_what_is_loaded_is_not_looked_through_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = []
+    monkeypatch.setattr(HttpServer, "run", lambda _, sockets: frozen.append((len(sockets), gc.get_freeze_count())))
+    with socket.socket() as listener:
+        HttpServer(FastAPI()).serve_on(listener)
+    gc.unfreeze()
+    assert frozen[0][0] == 1
+    assert frozen[0][1] > 10_000
