@@ -19,6 +19,7 @@ def bench_serve(
 ) -> None:
     """Ask a server of its own for texts, streamed and whole, and compare with one text generated in this process.
 
+    Figures are medians over the turns; ways are compared within each turn, which lasts a few seconds.
     The server's memory is looked at after every turn.
 
     Example: engram bench serve
@@ -44,8 +45,8 @@ def bench_serve(
             "streams": count,
             "streamed_tokens_per_sec": speeds["streamed", count],
             "whole_tokens_per_sec": speeds["whole", count],
-            "times_first": speeds["streamed", count] / speeds["streamed", streams[0]],
-            "streaming_cost": speeds["whole", count] / speeds["streamed", count] - 1,
+            "times_first": median(turn["streamed", count] / turn["streamed", streams[0]] for turn, _ in counted),
+            "streaming_cost": median(turn["whole", count] / turn["streamed", count] for turn, _ in counted) - 1,
         }
         for count in streams
     ]
