@@ -74,22 +74,22 @@ class Decoder:
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
         """(rows, D) Hidden states after every token of the pieces, one piece after another."""
         self.reserve(pieces)
-        lengths = [len(ids) for _, ids in pieces]
-        rows, filled = sum(lengths), filled_rows(sum(lengths), self.model.config)
-        token_ids = np.zeros((1, filled), np.int64)
-        token_ids[0, :rows] = np.concatenate([ids for _, ids in pieces])
+        token_ids = [token for _, ids in pieces for token in ids]
+        rows, filled = len(token_ids), filled_rows(len(token_ids), self.model.config)
+        token_ids += [0] * (filled - rows)
         vectors = self._vectors(pieces, filled) if self.lookup else None
-        batch = self._batch(pieces, lengths, filled)
+        batch = self._batch(pieces, filled)
         with row_by_row():
-            found: Tensor = self.model(torch.from_numpy(token_ids).to(self.model.device), vectors, batch)
+            found: Tensor = self.model(torch.tensor([token_ids], device=self.model.device), vectors, batch)
         for sequence, ids in pieces:
             sequence.token_ids += ids
         return found[0, :rows]
 
     def reserve(self, pieces: Iterable[Piece]) -> None:
         """Takes the pages that the pieces' tokens go to."""
-        needed = [(sequence, pages_for(sequence.length + len(ids)) - len(sequence.pages)) for sequence, ids in pieces]
-        if (missing := sum(count for _, count in needed) - self.pool.free) > 0:
+        after = [(sequence, sequence.length + len(ids)) for sequence, ids in pieces]
+        needed = [(seq, pages_for(length) - len(seq.pages)) for seq, length in after if length > PAGE * len(seq.pages)]
+        if needed and (missing := sum(count for _, count in needed) - self.pool.free) > 0:
             self._grow(min(max(2 * len(self.pool), len(self.pool) + missing), self.most_pages))
         for sequence, count in needed:
             sequence.pages += [self.pool.take() for _ in range(count)]
@@ -126,16 +126,13 @@ class Decoder:
             sequence.history = addresses.history[0]
         return sequence
 
-    def _batch(self, pieces: Sequence[Piece], lengths: list[int], filled: int) -> Batch:
-        tables = np.zeros((len(pieces), max(len(sequence.pages) for sequence, _ in pieces)), np.int64)
-        for line, (sequence, _) in zip(tables, pieces, strict=True):
-            line[: len(sequence.pages)] = sequence.pages
-        owners, positions = np.zeros(filled, np.int64), np.full(filled, -1)
-        rows = sum(lengths)
-        owners[:rows] = np.repeat(np.arange(len(pieces)), lengths)
-        before = np.array([sequence.length for sequence, _ in pieces]) - np.cumsum([0, *lengths[:-1]])  # less the rows before
-        positions[:rows] = np.arange(rows) + before[owners[:rows]]
-        return Batch(self.pages, tables, owners, positions)
+    def _batch(self, pieces: Sequence[Piece], filled: int) -> Batch:
+        most = max(len(sequence.pages) for sequence, _ in pieces)
+        tables = [sequence.pages + [0] * (most - len(sequence.pages)) for sequence, _ in pieces]
+        owners = [owner for owner, (_, ids) in enumerate(pieces) for _ in ids]
+        positions = [sequence.length + place for sequence, ids in pieces for place in range(len(ids))]
+        missing = filled - len(owners)
+        return Batch(self.pages, np.array(tables), np.array(owners + [0] * missing), np.array(positions + [-1] * missing))
 
     def _vectors(self, pieces: Sequence[Piece], filled: int) -> Vectors:
         """Asks for the vectors of all pieces; rows that fill the batch up get zeros."""
@@ -158,11 +155,11 @@ class Decoder:
         alike, parts = dict[int, list[int]](), list[LayerRows]([{}] * len(pieces))
         for number, (_, ids) in enumerate(pieces):
             alike.setdefault(len(ids), []).append(number)
-        start = addressing.hasher.history(1)[0]
         for numbers in alike.values():
             sequences = [pieces[number][0] for number in numbers]
-            histories = np.array([start if each.history is None else each.history for each in sequences])
-            found = addressing.addresses(np.array([pieces[number][1] for number in numbers], np.int64), histories)
+            histories = [addressing.hasher.history(1)[0] if each.history is None else each.history for each in sequences]
+            token_ids = np.array([pieces[number][1] for number in numbers])
+            found = addressing.addresses(token_ids, np.array(histories))
             for sequence, history in zip(sequences, found.history, strict=True):
                 sequence.history = history
             if len(alike) == 1:

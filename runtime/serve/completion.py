@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -21,8 +21,7 @@ class Likelihoods:
     likeliest: Sequence[tuple[int, float]]  # as many tokens as were asked for, the likeliest first
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What one step added to a completion."""
 
     text: str
@@ -72,10 +71,9 @@ class Completion:
         if token in end_ids:
             return Piece(self.cutter.end(), (), (), "stop")
         self.token_ids.append(token)
-        known = (likelihoods,) if likelihoods else ()
-        text = self.cutter.add(token)
+        text, reason = self.cutter.add(token), None
         if self.cutter.is_stopped:
-            return Piece(text, (token,), known, "stop")
-        if self.generated >= self.sampling.max_tokens:
-            return Piece(text + self.cutter.end(), (token,), known, "length")
-        return Piece(text, (token,), known)
+            reason = "stop"
+        elif self.generated >= self.sampling.max_tokens:
+            text, reason = text + self.cutter.end(), "length"
+        return Piece(text, (token,), (likelihoods,) if likelihoods else (), reason)

@@ -81,19 +81,20 @@ class Engine:
         found = []
         likeliest, finite = _likeliest(logits)
         for number, (completion, token) in enumerate(zip(completions, likeliest, strict=True)):
+            generated, wanted, likelihoods = completion.generated, completion.likeliest, None
             if not finite[number]:
                 self.scheduler.remove(completion)
                 found.append((completion, Piece("", (), (), "error")))
                 continue
-            if completion.generated == 0:
+            if generated == 0:
                 self.scheduler.keep(completion)
             if completion.sampling.max_tokens == 0:
                 piece = Piece("", (), (), "length")
             else:
                 if not completion.sampling.is_argmax:
-                    token = completion.sampler(logits[number], completion.token_ids[-1 if completion.generated else 0 :])
-                wanted = completion.likeliest
-                likelihoods = _likelihoods(logits[number : number + 1], [token], wanted)[0] if wanted is not None else None
+                    token = completion.sampler(logits[number], completion.token_ids[-1 if generated else 0 :])
+                if wanted is not None:
+                    likelihoods = _likelihoods(logits[number : number + 1], [token], wanted)[0]
                 piece = completion.take(token, self.end_ids, likelihoods)
             if piece.finish_reason:
                 self.scheduler.keep(completion)

@@ -23,8 +23,12 @@ class Inbox:
 
     def put(self, completion: Completion, piece: Piece, now: float, every_sec: float) -> None:
         """Whoever waits for a stream is woken so many seconds after the last time, or later."""
-        self._pieces.setdefault(completion, []).append(piece)
-        self.unfinished -= piece.finish_reason is not None
+        if pieces := self._pieces.get(completion):
+            pieces.append(piece)
+        else:
+            self._pieces[completion] = [piece]
+        if piece.finish_reason:
+            self.unfinished -= 1
         is_due = self._streams and now >= self._last + every_sec
         if is_due or self.unfinished == 0 or piece.finish_reason == "error":
             self._filled.set()

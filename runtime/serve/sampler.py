@@ -10,7 +10,7 @@ likeliest that together reach p.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 
 import torch
@@ -36,8 +36,10 @@ class Sampling:
     presence_penalty: float = 0.0  # subtracted from the logits of generated tokens
     frequency_penalty: float = 0.0  # the same, once for each time
     logit_bias: tuple[tuple[int, float], ...] = ()  # token ids, and what is added to their logits
+    is_argmax: bool = field(init=False)  # whether the largest logit decides
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "is_argmax", self.temperature == 0 and not self.penalises and not self.logit_bias)
         for name, fits, expected in (
             ("max_tokens", self.max_tokens >= 0, "0 or more"),
             ("temperature", isfinite(self.temperature) and self.temperature >= 0, "a finite number of 0 or more"),
@@ -58,11 +60,6 @@ class Sampling:
             raise UsageError(f"the seed is {self.seed}, expected 0 to {INT64_MAX}", hint="any number in the range will do")
         if len(self.stop) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in self.stop):
             raise UsageError(f"stop is at most {MOST_STOPS} strings of at most {LONGEST_STOP} characters")
-
-    @property
-    def is_argmax(self) -> bool:
-        """Whether the largest logit decides."""
-        return self.temperature == 0 and not self.penalises and not self.logit_bias
 
     @property
     def penalises(self) -> bool:

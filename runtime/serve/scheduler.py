@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Container, Iterator
 
 from runtime.decoder import Decoded, Decoder, pages_for
+from runtime.model.pages import PAGE
 from runtime.serve.completion import Completion
 from runtime.serve.prefixes import Prefixes
 
@@ -40,7 +41,9 @@ class Scheduler:
 
     def _in_turn(self) -> Iterator[Completion]:
         """Those that generate, then those whose prompt was begun, then those that wait, as long as more may go on."""
-        yield from sorted(self.running, key=lambda completion: completion.pending > 1)
+        prompts = [completion for completion in self.running if completion.pending > 1]
+        yield from [completion for completion in self.running if completion not in prompts] if prompts else list(self.running)
+        yield from prompts
         while self.waiting and len(self.running) < self._most_running:
             completion = self.waiting.popleft()
             self._begin(completion)
@@ -56,8 +59,10 @@ class Scheduler:
     def _has_room(self, completion: Completion, count: int, scheduled: Container[Completion]) -> bool:
         """Takes the pages for so many more tokens, if need be from prefixes and from younger completions that rest now."""
         decoded = completion.decoded
+        if decoded.length + count <= PAGE * len(decoded.pages):
+            return True
         needed = pages_for(decoded.length + count) - len(decoded.pages)
-        while needed > 0 and needed > self._free:
+        while needed > self._free:
             if self.prefixes:
                 self.prefixes.give_back(needed - self._free)
                 continue
@@ -66,8 +71,7 @@ class Scheduler:
             if not idle:
                 return False
             self._put_back(idle[-1])
-        if needed > 0:
-            self._decoder.reserve([(decoded, completion.token_ids[decoded.length : decoded.length + count])])
+        self._decoder.reserve([(decoded, completion.token_ids[decoded.length : decoded.length + count])])
         return True
 
     @property

@@ -21,7 +21,8 @@ from runtime.serve.metrics import TokenClock
 MOST_WAITING = 256
 # To write a token to a client takes longer than to compute it with a small model.
 SENT_EVERY_SEC = 0.02  # at most, to one client
-WRITTEN_EVERY_SEC = 0.003  # at most, to one of many
+WRITTEN_EVERY_SEC = 0.005  # at most, to one of many
+SELDOM_SEC = 0.2  # often enough, for any number of clients
 SHORT_SEC = 0.01
 LONGEST_SEC = 600.0  # that a completion may take, its time in the queue included
 
@@ -102,7 +103,7 @@ class Service:
     @property
     def _every_sec(self) -> float:
         """How often a stream is written to."""
-        return max(SENT_EVERY_SEC, WRITTEN_EVERY_SEC * len(self._wanted))
+        return min(max(SENT_EVERY_SEC, WRITTEN_EVERY_SEC * len(self._wanted)), SELDOM_SEC)
 
     def _end_overdue(self) -> None:
         """Tells those that wait for a completion whose time is over; they leave then."""
@@ -114,6 +115,8 @@ class Service:
                 self._wanted[completion][0].fail(EngramError(message))
 
     def _admit(self) -> None:
+        if not (self._joining or self._leaving):
+            return
         leaving = set(self._leaving)
         for completion in self._joining:
             if completion not in leaving:
@@ -125,13 +128,14 @@ class Service:
     def _hand_out(self, found: Sequence[Handed]) -> None:
         now, every_sec = perf_counter(), self._every_sec
         for completion, piece in found:
-            wanted = self._wanted.pop(completion, None) if piece.finish_reason else self._wanted.get(completion)
-            if wanted is not None:
+            if wanted := self._wanted.get(completion):
                 inbox, clock = wanted
                 clock.tick(piece, now)
                 inbox.put(completion, piece, now, every_sec)
-            if piece.finish_reason and completion in self._leaving:
-                self._leaving.remove(completion)
+            if piece.finish_reason:
+                self._wanted.pop(completion, None)
+                if completion in self._leaving:
+                    self._leaving.remove(completion)
 
     def _fail(self, error: EngramError) -> None:
         """Ends all that go on, since a step that failed has left each of them anywhere."""
