@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from runtime.model.attention import Attention, Rotary, rotated
 from runtime.model.config import Gate, MemoryConfig, ModelConfig
+from runtime.model.feed_forward import FeedForward
 from runtime.model.memory import EngramMemory
 from runtime.model.norm import RMSNorm
 from runtime.model.points import watching
@@ -95,6 +96,14 @@ def test_norm() -> None:
     for x in (torch.randn(4, 1, 19), 1e-4 * torch.randn(2, 3, 19), torch.zeros(2, 1, 19)):
         assert is_decoded(x)
         torch.testing.assert_close(norm(x), functional.rms_norm(x, (19,), norm.weight, norm.eps))
+
+
+@torch.no_grad()
+def test_feed_forward() -> None:
+    module, x = FeedForward(6, 13), 9 * torch.randn(2, 7, 6)
+    randomised(module, 3)
+    gate, up = functional.linear(x, module.gate_up.weight).chunk(2, dim=-1)
+    torch.testing.assert_close(module(x), module.down(functional.silu(gate) * up), rtol=1e-4, atol=1e-4)
 
 
 def test_what_compiled_code_cannot_take_goes_the_other_way() -> None:

@@ -1,4 +1,4 @@
-"""What decoding computes for each row of a batch, compiled for a CPU: norms, attention over pages, and the memory.
+"""What decoding computes for each row of a batch, compiled for a CPU: norms, SwiGLU, attention over pages, the memory.
 
 As torch operations each of these is a dozen calls or more, of a microsecond each, on a few hundred numbers; together they were
 more than half of the time of decoding a token with a small model (docs/log.md). `norm.py`, `attention.py` and `memory.py` say
@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from hashing.base.prefetch import LINE_BYTES, prefetch
+from runtime.model.exp_kernel import exp
 from runtime.model.pages import PAGE
 
 SUMS = {"reassoc", "contract", "nsz"}  # sums may be taken in any order, so that they use vector instructions
@@ -58,6 +59,16 @@ def normalise(x, gain, out, rows, size, eps):  # type: ignore[no-untyped-def]
             results[row, i] = given[row, i] * scale * gains[i]
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def gated(x, out, rows, size):  # type: ignore[no-untyped-def]
+    """Fills `out` (rows, size) with SiLU of the first half of each row of x (rows, 2 · size), times the second half."""
+    given, results = carray(floats(x), (rows, 2, size)), carray(floats(out), (rows, size))
+    for row in range(rows):
+        for i in range(size):
+            gate = given[row, 0, i]
+            results[row, i] = gate / (np.float32(1) + exp(-gate)) * given[row, 1, i]
+
+
 @njit(forceinline=True, fastmath=SUMS, error_model="numpy")
 def _score(hidden, key, query_gain, key_gain, eps):  # type: ignore[no-untyped-def]
     product = np.float32(0)
@@ -95,7 +106,7 @@ def _add_convolved(out, pages, table, position, stream, taps, gain, dilation, ep
             for i in range(size):
                 mixed[i] += earlier[i] * taps[i, tap]
     for i in range(size):
-        out[i] += mixed[i] / (1 + math.exp(-mixed[i]))
+        out[i] += mixed[i] / (np.float32(1) + exp(-mixed[i]))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -163,7 +174,7 @@ def _attend_page(query, keys, values, count, weights, mixed, largest, total):  #
     for i in range(mixed.shape[0]):
         mixed[i] *= kept
     for j in range(count):
-        weights[j] = math.exp(weights[j] - new)
+        weights[j] = exp(weights[j] - new)
         total += weights[j]
     for j in range(0, count - 3, 4):
         a, b, c, d = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]

@@ -71,7 +71,8 @@ class Completion:
         if token in end_ids:
             return Piece(self.cutter.end(), (), (), "stop")
         self.token_ids.append(token)
-        text, reason = self.cutter.add(token), None
+        text = self.cutter.add(token)
+        reason: FinishReason | None = None
         if self.cutter.is_stopped:
             reason = "stop"
         elif self.generated >= self.sampling.max_tokens:
