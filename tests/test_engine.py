@@ -153,6 +153,18 @@ def test_likelihoods_are_the_model_s_own(generator: RunGenerator, step_tokens: i
         torch.testing.assert_close(torch.tensor([value for _, value in each.likeliest]), values)
 
 
+def test_joined_pieces_have_the_text_that_one_token_at_a_time_has(generator: RunGenerator) -> None:
+    prompt = generator.encode("def naïve(")
+    one, some = (Completion.of(prompt, Sampling(max_tokens=20), generator.tokenizer) for _ in range(2))
+    ids = [*generator.tokenizer.encode("é 😀 naïve\n").ids, *generator.token_ids(prompt, Sampling(max_tokens=20))][:20]
+    pieces = [Piece("", (token,)) for token in ids]
+    expected = "".join(one.joined([piece]).text for piece in pieces)
+    found = [some.joined(pieces[first : first + 7]) for first in range(0, 20, 7)]
+    assert "".join(piece.text for piece in found) == expected
+    assert "é 😀 naïve" in expected
+    assert [token for piece in found for token in piece.token_ids] == ids
+
+
 def test_the_last_token_may_end_a_stop_string(generator: RunGenerator) -> None:
     """Then it is that, and not the number of tokens, that ended the text."""
     prompt = generator.encode("def ")

@@ -66,7 +66,7 @@ def test_outside_of_decoding_products_are_torch_s() -> None:
 
 
 def completion() -> Completion:
-    return Completion([1], Sampling(max_tokens=9), TextCutter(byte_level("<E>"), ()))
+    return Completion([1], Sampling(max_tokens=9, stop=("~",)), TextCutter(byte_level("<E>"), ("~",)))
 
 
 def test_an_inbox_wakes_at_once_then_now_and_then_and_in_the_end() -> None:
@@ -83,7 +83,7 @@ def test_an_inbox_wakes_at_once_then_now_and_then_and_in_the_end() -> None:
         inbox.flush()
         pieces = await inbox.take()
         found.append([piece.text for _, piece in pieces])
-        assert [(piece.token_ids, piece.finish_reason) for _, piece in pieces] == [([2, 4], "stop"), ((3,), None)]
+        assert [(piece.token_ids, piece.finish_reason) for _, piece in pieces] == [([2, 4], "stop"), ([3], None)]
         inbox.put(second, Piece("", (), (), "length"), 1.0, 1000.0)
         found.append([str(piece.finish_reason) for _, piece in await inbox.take()])
         return found

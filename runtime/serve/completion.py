@@ -24,7 +24,7 @@ class Likelihoods:
 class Piece(NamedTuple):
     """What one step added to a completion."""
 
-    text: str
+    text: str  # of a completion without stop strings nothing, until `Completion.joined` finds it
     token_ids: Sequence[int]
     likelihoods: Sequence[Likelihoods] = ()  # of those tokens, where they were asked for
     finish_reason: FinishReason | None = None
@@ -71,10 +71,22 @@ class Completion:
         if token in end_ids:
             return Piece(self.cutter.end(), (), (), "stop")
         self.token_ids.append(token)
-        text = self.cutter.add(token)
-        reason: FinishReason | None = None
-        if self.cutter.is_stopped:
-            reason = "stop"
-        elif self.generated >= self.sampling.max_tokens:
-            text, reason = text + self.cutter.end(), "length"
+        reason: FinishReason | None = "length" if self.generated >= self.sampling.max_tokens else None
+        text = ""
+        if self.sampling.stop:
+            text = self.cutter.add(token)
+            if self.cutter.is_stopped:
+                reason = "stop"
+            elif reason:
+                text += self.cutter.end()
         return Piece(text, (token,), (likelihoods,) if likelihoods else (), reason)
+
+    def joined(self, pieces: Sequence[Piece]) -> Piece:
+        """Pieces that follow one another, and the last that was joined, as one with its text.
+
+        Tokens of a while are made text together, which takes half as long as each by itself between two steps.
+        """
+        ids = [token for piece in pieces for token in piece.token_ids]
+        parts = (piece.text for piece in pieces) if self.sampling.stop else map(self.cutter.add, ids)
+        likelihoods = [each for piece in pieces for each in piece.likelihoods]
+        return Piece("".join(parts), ids, likelihoods, pieces[-1].finish_reason)

@@ -56,7 +56,7 @@ class Generator(ABC):
         engine = self.engine(Limits(cache_bytes=sys.maxsize, cache_tokens=sys.maxsize))
         engine.add(Completion.of(prompt, sampling, self.tokenizer))
         while not engine.is_idle:
-            yield from (piece for _, piece in engine.step())
+            yield from (completion.joined([piece]) for completion, piece in engine.step())
 
     def token_ids(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
         """New token ids, ending before an end-of-text token."""

@@ -1,7 +1,6 @@
 """Inbox: what was handed out for one request, until the request takes it."""
 
 import asyncio
-from collections.abc import Sequence
 from math import inf
 from time import perf_counter
 
@@ -50,16 +49,4 @@ class Inbox:
             raise self._error
         taken, self._pieces = self._pieces, {}
         self._last = perf_counter()
-        return [(completion, _joined(pieces)) for completion, pieces in taken.items()]
-
-
-def _joined(pieces: Sequence[Piece]) -> Piece:
-    """Pieces that follow one another, as one."""
-    if len(pieces) == 1:
-        return pieces[0]
-    return Piece(
-        "".join(piece.text for piece in pieces),
-        [token for piece in pieces for token in piece.token_ids],
-        [each for piece in pieces for each in piece.likelihoods],
-        pieces[-1].finish_reason,
-    )
+        return [(completion, completion.joined(pieces)) for completion, pieces in taken.items()]
