@@ -14,7 +14,6 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.serve.completion import Piece
 from table.store.row_cache import RowCache
 
 ROW_COUNTS = {
@@ -115,10 +114,9 @@ class TokenClock:
     """Times the tokens of one text."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._metrics, self._last, self._is_first = metrics, time.perf_counter(), True
+        self._last, self._times, self._following = time.perf_counter(), metrics.first_token, metrics.between_tokens
 
-    def tick(self, piece: Piece, now: float) -> None:
-        if not piece.token_ids:
-            return
-        (self._metrics.first_token if self._is_first else self._metrics.between_tokens).add(now - self._last)
-        self._last, self._is_first = now, False
+    def tick(self, now: float) -> None:
+        """A token is there."""
+        self._times.add(now - self._last)
+        self._last, self._times = now, self._following

@@ -130,7 +130,8 @@ class Service:
         for completion, piece in found:
             if wanted := self._wanted.get(completion):
                 inbox, clock = wanted
-                clock.tick(piece, now)
+                if piece.token_ids:
+                    clock.tick(now)
                 inbox.put(completion, piece, now, every_sec)
             if piece.finish_reason:
                 self._wanted.pop(completion, None)
