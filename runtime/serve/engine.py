@@ -112,7 +112,7 @@ class Engine:
 
 
 def _likeliest(logits: Tensor) -> tuple[list[int], list[bool]]:
-    """Of each row of logits (tokens, vocabulary) the token of the largest, and whether that is finite: NaN counts as largest."""
+    """Of each row of logits (tokens, vocabulary) the largest one's token, and whether it is finite. NaN counts as largest."""
     if not (logits.is_cpu and logits.dtype == torch.float32):
         largest, tokens = logits.max(-1)
         return tokens.tolist(), largest.isfinite().tolist()

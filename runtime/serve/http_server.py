@@ -29,8 +29,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_request()
+        if len(self.connections) <= (most := most_connections()):
+            return
         open_ones = [other for other in self.connections if isinstance(other, BoundedProtocol) and not other.is_closing]
-        if len(open_ones) > most_connections():
+        if len(open_ones) > most:
             silent = (other for other in open_ones if other is not self and other.cycle is None)
             next(silent, self).transport.abort()
 

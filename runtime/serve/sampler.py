@@ -11,6 +11,7 @@ likeliest that together reach p.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite
 
 import torch
@@ -73,11 +74,6 @@ class Sampler:
         self._sampling = sampling
         self._seen: set[int] = set()
         self._drawn: Counter[int] = Counter()
-        self._random = torch.Generator()
-        if sampling.seed is None:
-            self._random.seed()
-        else:
-            self._random.manual_seed(sampling.seed)
 
     def __call__(self, logits: Tensor, seen: Iterable[int] = ()) -> int:
         """A token for logits (vocabulary,); `seen` are the sequence's tokens that the sampler was not told of before."""
@@ -85,6 +81,15 @@ class Sampler:
         token = self._chosen(self._adjusted(logits))
         self._drawn[token] += 1
         return token
+
+    @cached_property
+    def _random(self) -> torch.Generator:
+        random = torch.Generator()
+        if self._sampling.seed is None:
+            random.seed()
+        else:
+            random.manual_seed(self._sampling.seed)
+        return random
 
     def _chosen(self, logits: Tensor) -> int:
         if self._sampling.temperature == 0:
