@@ -54,7 +54,8 @@ def bench_serve(
         memory = {"least_resident_bytes": least, "most_resident_bytes": most}
         print_json({"tokens": tokens, "generate_tokens_per_sec": single, "served": found, **memory})
         return
-    columns = ("texts at a time", "streamed tokens/s", "whole tokens/s", f"× {streams[0]} streamed", "streaming costs")
+    columns = ("texts at a time", "streamed tokens/s", "whole tokens/s", f"× {streams[0]} streamed", "streaming costs %")
     title = f"{tokens} tokens each; `engram generate` in one process: {single:,.0f} tokens/s"
-    print_table(title, columns, ([str(line["streams"]), *list(line.values())[1:]] for line in found))
+    rows = ([str(count), *speeds, 100 * cost] for count, *speeds, cost in (line.values() for line in found))
+    print_table(title, columns, rows)
     note(f"after each turn the server had {byte_text(least)} to {byte_text(most)} of memory")
