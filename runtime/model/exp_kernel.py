@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-LARGEST, LEAST = np.float32(88), np.float32(-87)  # beyond these the result leaves float32
+LARGEST, LEAST = np.float32(88), np.float32(-87)  # between these, results are normal float32 numbers
 LOG2_E, LN2_SHORT, LN2_REST = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
 TERMS = tuple(map(np.float32, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)))
 EXPONENT_BIAS, EXPONENT_BIT = np.int32(127), np.int32(23)

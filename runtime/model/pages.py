@@ -76,7 +76,7 @@ class Pages:
 
 def _empty(like: Tensor, count: int) -> Tensor:
     """Room for so many pages like those of a tensor. On a CPU it is numpy's, which asks the system for large pages of memory:
-    a step reads from all over it, and looking up where small ones lie takes a tenth of the time of 16 texts (docs/log.md).
+    a step reads from all over it, and to look up where small ones lie takes a part of its time (docs/log.md).
     """
     shape = count, *like.shape[1:]
     return torch.from_numpy(np.empty(shape, np.float32)) if like.is_cpu else like.new_empty(shape)
