@@ -33,6 +33,7 @@ class Engine:
     def __init__(self, decoder: Decoder, tokenizer: Tokenizer, end_ids: Collection[int], limits: Limits = Limits()) -> None:
         self.decoder, self.tokenizer, self.end_ids = decoder, tokenizer, end_ids
         self.scheduler = Scheduler(self.decoder, limits.step_tokens, limits.running)
+        self._all_generate = False  # whether the last step brought all that run to their next token
 
     def add(self, completion: Completion) -> None:
         """It is continued from the next step on."""
@@ -55,7 +56,7 @@ class Engine:
     @property
     def is_decoding(self) -> bool:
         """Whether the next step computes one token of each completion, and no prompt."""
-        return not self.scheduler.waiting and all(completion.pending == 1 for completion in self.scheduler.running)
+        return not self.scheduler.waiting and self._all_generate
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Completion, Piece]]:
@@ -72,6 +73,7 @@ class Engine:
             if each.pending == 0:
                 complete.append(each)
                 last.append(end - 1)
+        self._all_generate = len(complete) == len(self.scheduler.running)
         if not complete:
             return []
         return self._handed_out(complete, self.decoder.head(hidden if len(last) == len(hidden) else hidden[last]))

@@ -30,8 +30,8 @@ class Scheduler:
     def scheduled(self) -> list[tuple[Completion, int]]:
         """Completions with the number of their tokens to compute now; their pages are taken."""
         left, found = self._step_tokens, dict[Completion, int]()
-        for completion in self._in_turn():
-            count = min(completion.pending, left)
+        for completion, pending in self._in_turn():
+            count = min(pending, left)
             if count == 0:
                 break
             if completion in self.running and self._has_room(completion, count, found):
@@ -39,16 +39,18 @@ class Scheduler:
                 left -= count
         return list(found.items())
 
-    def _in_turn(self) -> Iterator[Completion]:
-        """Those that generate, then those whose prompt was begun, then those that wait, as long as more may go on."""
-        prompts = [completion for completion in self.running if completion.pending > 1]
-        yield from [completion for completion in self.running if completion not in prompts] if prompts else list(self.running)
-        yield from prompts
+    def _in_turn(self) -> Iterator[tuple[Completion, int]]:
+        """Those that generate, then those whose prompt was begun, then those that wait, as long as more may go on.
+
+        Each with how many tokens are to be computed.
+        """
+        known = [(completion, completion.pending) for completion in self.running]
+        yield from sorted(known, key=lambda each: each[1] > 1)
         while self.waiting and len(self.running) < self._most_running:
             completion = self.waiting.popleft()
             self._begin(completion)
             self.running.append(completion)
-            yield completion
+            yield completion, completion.pending
 
     def _begin(self, completion: Completion) -> None:
         """At the end of the longest beginning that is known, unless the likelihoods of the prompt are wanted."""

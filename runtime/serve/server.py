@@ -7,7 +7,6 @@ any longer.
 """
 
 import asyncio
-import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -20,6 +19,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from hashing.base.errors import EngramError, UsageError
@@ -36,7 +36,6 @@ from runtime.serve.protocol import ChatRequest, CompletionRequest, RequestError,
 from runtime.serve.service import BusyError, Service
 from runtime.serve.text_cutter import TextCutter
 
-ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 MAX_CONTEXT = 4096  # tokens of prompt and completion together
 LONGEST_PROMPT = 16 * MAX_CONTEXT  # characters: a longer text is not made into tokens to find that they are too many
 SHORT_PROMPT = 2048  # characters: made into tokens in a millisecond, they are not handed to a thread
@@ -177,7 +176,7 @@ class Completions:
                 choices[completion].add(_sound(piece))
         return {**self._header(asked.form, asked.form.whole), "choices": asked.answered(), "usage": asked.usage()}
 
-    async def stream(self, asked: Asked) -> AsyncIterator[str]:
+    async def stream(self, asked: Asked) -> AsyncIterator[bytes]:
         form, choices = asked.form, asked.completions
         header = self._header(form, form.part)
         for choice in asked.choices:
@@ -192,13 +191,13 @@ class Completions:
                     taken = await inbox.take()
                     unfinished -= sum(piece.finish_reason is not None for _, piece in taken)
                     added = [choices[completion].add(_sound(piece)) for completion, piece in taken]
-                    yield "".join(_event({**header, "choices": [form.of_part(choice)]}) for choice in added)
+                    yield b"".join(_event({**header, "choices": [form.of_part(choice)]}) for choice in added)
         except EngramError as e:
             yield _event(_failed(e).body)
             return
         with_usage = asked.request.stream_options.include_usage
-        usage = _event({**header, "choices": [], "usage": asked.usage()}) if with_usage else ""
-        yield usage + "data: [DONE]\n\n"
+        usage = _event({**header, "choices": [], "usage": asked.usage()}) if with_usage else b""
+        yield usage + b"data: [DONE]\n\n"
 
     def _clocks(self, asked: Asked) -> dict[Completion, TokenClock]:
         """Of the completions that are to be continued."""
@@ -216,8 +215,8 @@ def _sound(piece: Piece) -> Piece:
     return piece
 
 
-def _event(document: dict[str, Any]) -> str:
-    return f"data: {ENCODE(document)}\n\n"
+def _event(document: dict[str, Any]) -> bytes:
+    return b"data: " + to_json(document) + b"\n\n"
 
 
 def _too_long(message: str, member: str = "prompt") -> RequestError:
