@@ -1,7 +1,7 @@
 """Tables that change under a server: it says so and stays, and nothing wrong is ever answered."""
 
-import os
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
