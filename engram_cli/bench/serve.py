@@ -56,6 +56,6 @@ def bench_serve(
         return
     columns = ("texts at a time", "streamed tokens/s", "whole tokens/s", f"× {streams[0]} streamed", "streaming costs %")
     title = f"{tokens} tokens each; `engram generate` in one process: {single:,.0f} tokens/s"
-    rows = ([str(count), *speeds, 100 * cost] for count, *speeds, cost in (line.values() for line in found))
+    rows = ([str(count), *figures, 100 * cost] for count, *figures, cost in (line.values() for line in found))
     print_table(title, columns, rows)
     note(f"after each turn the server had {byte_text(least)} to {byte_text(most)} of memory")
