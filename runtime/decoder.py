@@ -7,7 +7,7 @@ what a sequence gives does not depend on who is computed with it, nor on how it 
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class Decoder:
         self.model, self.lookup, self.most_pages = model, lookup, most_pages
         self.pages, self.pool = Pages(model.config, model.device), PagePool()
         self.watch: Watch | None = None
+        self._last: tuple[list[Decoded], Batch] | None = None  # the step before, where each sequence went on by one token
 
     @torch.inference_mode()
     def logits(self, pieces: Sequence[Piece]) -> Tensor:
@@ -73,7 +74,6 @@ class Decoder:
     @torch.inference_mode()
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
         """(rows, D) Hidden states after every token of the pieces, one piece after another."""
-        self.reserve(pieces)
         token_ids = [token for _, ids in pieces for token in ids]
         rows, filled = len(token_ids), filled_rows(len(token_ids), self.model.config)
         token_ids += [0] * (filled - rows)
@@ -83,6 +83,7 @@ class Decoder:
             found: Tensor = self.model(torch.tensor([token_ids], device=self.model.device), vectors, batch)
         for sequence, ids in pieces:
             sequence.token_ids += ids
+        self._last = ([sequence for sequence, _ in pieces], batch) if _by_one(pieces) else None
         return found[0, :rows]
 
     def reserve(self, pieces: Iterable[Piece]) -> None:
@@ -127,12 +128,19 @@ class Decoder:
         return sequence
 
     def _batch(self, pieces: Sequence[Piece], filled: int) -> Batch:
-        most = max(len(sequence.pages) for sequence, _ in pieces)
-        tables = [sequence.pages + [0] * (most - len(sequence.pages)) for sequence, _ in pieces]
+        """The rows of the pieces, whose pages are taken. Most steps are the one before, a position on in the same pages."""
+        sequences = [sequence for sequence, _ in pieces]
+        if self._last is not None and self._last[0] == sequences and _by_one(pieces):
+            batch = self._last[1].moved()
+            if (batch.positions % PAGE).all():
+                return batch
+            self.reserve(pieces)  # some begin a page
+            return replace(batch, tables=_tables(sequences))
+        self.reserve(pieces)
         owners = [owner for owner, (_, ids) in enumerate(pieces) for _ in ids]
         positions = [sequence.length + place for sequence, ids in pieces for place in range(len(ids))]
         missing = filled - len(owners)
-        return Batch(self.pages, np.array(tables), np.array(owners + [0] * missing), np.array(positions + [-1] * missing))
+        return Batch(self.pages, _tables(sequences), np.array(owners + [0] * missing), np.array(positions + [-1] * missing))
 
     def _vectors(self, pieces: Sequence[Piece], filled: int) -> Vectors:
         """Asks for the vectors of all pieces; rows that fill the batch up get zeros."""
@@ -167,6 +175,16 @@ class Decoder:
             for place, number in enumerate(numbers):
                 parts[number] = {layer: rows[place] for layer, rows in found.rows.items()}
         return {layer: np.concatenate([part[layer] for part in parts])[None] for layer in addressing.spec.layers}
+
+
+def _by_one(pieces: Sequence[Piece]) -> bool:
+    return all(len(ids) == 1 for _, ids in pieces)
+
+
+def _tables(sequences: Sequence[Decoded]) -> NDArray[np.int64]:
+    """(sequences, most pages of any) Their pages; whatever follows a sequence's last one is not read."""
+    most = max(len(sequence.pages) for sequence in sequences)
+    return np.array([sequence.pages + [0] * (most - len(sequence.pages)) for sequence in sequences])
 
 
 def pages_for(tokens: int) -> int:

@@ -60,6 +60,20 @@ def test_any_company_and_any_pieces(decoding: tuple[LanguageModel, Lookup | None
         assert torch.equal(torch.cat(logits), one)
 
 
+def test_sequences_that_go_on_together_token_by_token(decoding: tuple[LanguageModel, Lookup | None]) -> None:
+    model, lookup = decoding
+    begun = [PAGE - 3, PAGE - 1, 2 * PAGE, 5]
+    texts = drawn(6, [length + PAGE + 4 for length in begun])
+    decoder, sequences, found = Decoder(model, lookup), [Decoded() for _ in texts], [list[Tensor]() for _ in texts]
+    decoder.hidden([(each, ids[:length]) for each, ids, length in zip(sequences, texts, begun, strict=True)])
+    for _ in range(PAGE + 4):
+        logits = decoder.logits([(each, ids[each.length :][:1]) for each, ids in zip(sequences, texts, strict=True)])
+        for line, own in zip(found, logits, strict=True):
+            line.append(own)
+    for ids, length, logits in zip(texts, begun, found, strict=True):
+        assert torch.equal(torch.stack(logits), alone(model, lookup, ids)[length:])
+
+
 def test_the_whole_sequence_by_torch_s_own_operations(decoding: tuple[LanguageModel, Lookup | None]) -> None:
     model, lookup = decoding
     (ids,) = drawn(5, [50])

@@ -95,6 +95,10 @@ class Batch:
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", int(self.positions.max()) + 1)
 
+    def moved(self) -> "Batch":
+        """The rows that follow these, one of each sequence, where its pages reach so far."""
+        return Batch(self.pages, self.tables, self.owners, self.positions + (self.positions >= 0))
+
     @property
     def places(self) -> tuple[Numbers, Numbers, Numbers]:
         """What compiled code takes of it."""
