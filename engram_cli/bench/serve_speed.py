@@ -1,6 +1,6 @@
 """Texts asked of a server over HTTP, many at a time, by a client that does as little as it can.
 
-All texts are greedy, and ways take turns.
+All texts are greedy, and ways take turns. Connections are open before the time begins, as those of a client that asks again.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ def turns(
 ) -> Iterator[dict[tuple[str, int], float]]:
     """For each turn tokens a second, by way and number of texts at a time. The first is one more, to warm up."""
     for turn in range(rounds + 1):
-        ways: dict[tuple[str, int], Callable[[], int]] = {
+        ways: dict[tuple[str, int], Callable[[], float]] = {
             ("generate", 1): lambda turn=turn: _generated(generator, PROMPT.format(turn), tokens)  # type: ignore[misc]
         }
         for count in streams:
@@ -53,27 +53,25 @@ def turns(
                 asked = {"model": model, "max_tokens": tokens, "temperature": 0, **own}
                 bodies = [asked | {"prompt": PROMPT.format(f"{turn}_{number}")} for number in range(count)]
                 ways[name, count] = lambda bodies=bodies: asyncio.run(_asked_together(port, bodies))  # type: ignore[misc]
-        yield {way: _tokens_per_sec(generate) for way, generate in ways.items()}
+        yield {way: tokens_per_sec() for way, tokens_per_sec in ways.items()}
 
 
-def _tokens_per_sec(generate: Callable[[], int]) -> float:
+def _generated(generator: RunGenerator, prompt: str, tokens: int) -> float:
     began = perf_counter()
-    made = generate()
+    made = sum(1 for _ in generator.token_ids(generator.encode(prompt), Sampling(tokens)))
     return made / (perf_counter() - began)
 
 
-def _generated(generator: RunGenerator, prompt: str, tokens: int) -> int:
-    return sum(1 for _ in generator.token_ids(generator.encode(prompt), Sampling(tokens)))
+async def _asked_together(port: int, bodies: Sequence[dict[str, object]]) -> float:
+    connections = [await asyncio.open_connection(HOST, port) for _ in bodies]
+    began = perf_counter()
+    made = await asyncio.gather(*(_asked(*each, body) for each, body in zip(connections, bodies, strict=True)))
+    return sum(made) / (perf_counter() - began)
 
 
-async def _asked_together(port: int, bodies: Sequence[dict[str, object]]) -> int:
+async def _asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: dict[str, object]) -> int:
     """How many tokens were generated."""
-    return sum(await asyncio.gather(*(_asked(port, body) for body in bodies)))
-
-
-async def _asked(port: int, body: dict[str, object]) -> int:
     content = json.dumps(body).encode()
-    reader, writer = await asyncio.open_connection(HOST, port)
     head = (
         f"POST /v1/completions HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
     )
