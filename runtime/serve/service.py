@@ -20,10 +20,11 @@ from runtime.serve.metrics import TokenClock
 
 MOST_WAITING = 256
 # To write a token to a client takes longer than to compute it with a small model.
-SENT_EVERY_SEC = 0.02  # at most, to one client
+SENT_EVERY_SEC = 0.05  # at most, to one client
 WRITTEN_EVERY_SEC = 0.005  # at most, to one of many
 SELDOM_SEC = 0.2  # often enough, for any number of clients
 SHORT_SEC = 0.01
+PASSES = 3  # of the event loop, from the arrival of a request to where it joins
 LONGEST_SEC = 600.0  # that a completion may take, its time in the queue included
 
 
@@ -75,6 +76,8 @@ class Service:
         with ThreadPoolExecutor(1, thread_name_prefix="engine") as thread:
             while True:
                 self._end_overdue()
+                if self._joining:
+                    await self._others()
                 self._admit()
                 if self.engine.is_idle:
                     self._wake.clear()
@@ -85,6 +88,12 @@ class Service:
                 except EngramError as e:
                     self._fail(e)
                 await asyncio.sleep(0)  # those who wait for a piece take it now
+
+    @staticmethod
+    async def _others() -> None:
+        """Lets those join that came at the same time, so that their prompts are computed together."""
+        for _ in range(PASSES):
+            await asyncio.sleep(0)
 
     async def _step(self, thread: ThreadPoolExecutor) -> list[Handed]:
         if self._step_sec < SHORT_SEC and self.engine.is_decoding:
