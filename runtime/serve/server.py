@@ -184,6 +184,7 @@ class Completions:
                 yield _event({**header, "choices": [form.opening(choice.index)]})
             if not choice.completion.has_work:
                 yield _event({**header, "choices": [form.of_part(choice.whole())]})
+        events = b""
         try:
             async with self.service.joined(self._clocks(asked), streams=True) as inbox:
                 unfinished = inbox.unfinished
@@ -191,13 +192,15 @@ class Completions:
                     taken = await inbox.take()
                     unfinished -= sum(piece.finish_reason is not None for _, piece in taken)
                     added = [choices[completion].add(_sound(piece)) for completion, piece in taken]
-                    yield b"".join(_event({**header, "choices": [form.of_part(choice)]}) for choice in added)
+                    events = b"".join(_event({**header, "choices": [form.of_part(choice)]}) for choice in added)
+                    if unfinished:
+                        yield events
         except EngramError as e:
             yield _event(_failed(e).body)
             return
         with_usage = asked.request.stream_options.include_usage
         usage = _event({**header, "choices": [], "usage": asked.usage()}) if with_usage else b""
-        yield usage + b"data: [DONE]\n\n"
+        yield events + usage + b"data: [DONE]\n\n"
 
     def _clocks(self, asked: Asked) -> dict[Completion, TokenClock]:
         """Of the completions that are to be continued."""
