@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hashing.base.cores import part_of_cores
+from hashing.base.cores import part_of_cores, whole_cores
 from hashing.hasher import Hasher
 from hashing.named_specs import named_spec
 from table.encodings.encoding import ENCODINGS
@@ -50,3 +50,13 @@ def test_a_small_call_asks_the_system_nothing(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(os, name, refuse)
     assert hasher.rows(1, np.zeros((1, 1), np.int64)).shape == (1, 1, 16)
     assert table.gather(np.zeros(16, np.int64)).shape == (16, 64)
+
+
+@pytest.mark.parametrize(("share", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("", None)])
+def test_a_container_s_share_of_time_is_counted(tmp_path: Path, share: str, expected: int | None) -> None:
+    cores = len(os.sched_getaffinity(0))
+    (tmp_path / "cpu.max").write_text(share)
+    assert whole_cores(tmp_path / "cpu.max") == (expected or cores)
+    assert whole_cores(tmp_path / "absent") == cores
+    (tmp_path / "cpu.max").write_text(f"{cores * 150_000} 100000")
+    assert whole_cores(tmp_path / "cpu.max") == cores

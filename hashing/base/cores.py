@@ -1,14 +1,27 @@
 """How many cores this process may run on, counted once: asking the system takes longer than hashing a token.
 
-The count honours the process's affinity (`taskset`, a container's cpuset) as it stands when the module is first imported.
+The count honours the process's affinity (`taskset`, a container's cpuset) and a container's share of time (`docker run --cpus`)
+as they stand when the module is first imported.
 """
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-CORES: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+def whole_cores(share: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many cores there are, and no more than the time of so many that a control group of Linux may take; at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = share.read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # there is no such file, or it says `max`
+        return cores
+
+
+CORES: int = whole_cores()
 
 
 @contextmanager
