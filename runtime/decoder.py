@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from runtime.lookup import Addressing, Lookup
 from runtime.model.filled_rows import filled_rows
+from runtime.model.helper import HELPER
 from runtime.model.language_model import LanguageModel
 from runtime.model.pages import PAGE, Batch, Pages
 from runtime.model.row_product import row_by_row
@@ -68,7 +69,7 @@ class Decoder:
         rows = hidden.shape[0]
         missing = filled_rows(rows, self.model.config) - rows
         filled = functional.pad(hidden, (0, 0, 0, missing)) if missing else hidden
-        with row_by_row():
+        with row_by_row(), HELPER.helping(rows):
             return self.model.head(filled)[:rows]  # type: ignore[no-any-return]
 
     @torch.inference_mode()
@@ -79,7 +80,7 @@ class Decoder:
         token_ids += [0] * (filled - rows)
         vectors = self._vectors(pieces, filled) if self.lookup else None
         batch = self._batch(pieces, filled)
-        with row_by_row():
+        with row_by_row(), HELPER.helping(len(pieces)):
             found: Tensor = self.model(torch.tensor([token_ids], device=self.model.device), vectors, batch)
         for sequence, ids in pieces:
             sequence.token_ids += ids

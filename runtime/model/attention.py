@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.model.config import ModelConfig
+from runtime.model.helper import offered
+from runtime.model.helper_kernel import attend
 from runtime.model.pages import BlockBatch
 from runtime.model.row_product import Linear
-from runtime.model.step_kernel import attend, is_decoded
+from runtime.model.step_kernel import is_decoded
 
 QK_EPS = 1e-6
 FIRST_POSITIONS = 512  # that the rotations are computed for at first
@@ -117,5 +119,6 @@ class Attention(nn.Module):
         gains = tuple(gain.data_ptr() for gain in norms) or (0, 0)
         rotations, kept = (cos.data_ptr(), sin.data_ptr()), (pages.keys.data_ptr(), pages.values.data_ptr())
         gain_width = self.head_dim if norms else 0
-        attend((*shape, gain_width), batch.places, qkv.data_ptr(), gains, QK_EPS, rotations, *kept, out.data_ptr())
+        given = (*shape, gain_width), batch.places, qkv.data_ptr(), gains, QK_EPS, rotations, *kept
+        attend(offered(), *given, out.data_ptr())
         return out

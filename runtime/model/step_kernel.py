@@ -31,14 +31,20 @@ def is_decoded(x: Tensor) -> bool:
     return plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-@intrinsic
-def floats(typing_context: Any, number: Any) -> Any:
-    """The pointer to float32 numbers at an address, for `numba.carray`."""
+def _pointers(kind: Any) -> Any:
+    """Compiled code that gives the pointer to numbers at an address, for `numba.carray`."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+    @intrinsic
+    def pointer(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(types.float32)(types.int64), generate
+        return types.CPointer(kind)(types.int64), generate
+
+    return pointer
+
+
+floats, longs = _pointers(types.float32), _pointers(types.int64)
 
 
 @njit(forceinline=True, fastmath=SUMS, error_model="numpy")
@@ -187,16 +193,13 @@ def _attend_page(query, keys, values, count, weights, mixed, largest, total):  #
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def attend(shape, places, qkv, gains, eps, rotations, keys, values, out):  # type: ignore[no-untyped-def]
-    """Fills `out` (N, heads, width) with causal attention for a batch's rows, whose keys and values go to their pages.
-
-    `qkv` (N, heads + 2 · key heads, width) is what was projected; queries and keys in it are normalised, where `gains`
-    (2, width) are given, and rotated. `places` has the batch's owners, positions and tables, `rotations` the addresses of the
-    tables of `Rotary`. Each row is computed by itself, in the order of positions: its numbers do not depend on the batch.
+def place_rows(shape, places, qkv, gains, eps, rotations, keys, values):  # type: ignore[no-untyped-def]
+    """The first half of attention (`helper_kernel.attend`): makes queries and keys in place, and puts keys and values where
+    they belong in their pages.
     """
     rows, heads, key_heads, width, pages, positions_known, gain_width = shape
     owners, positions, tables = places
-    given, results = carray(floats(qkv), (rows, heads + 2 * key_heads, width)), carray(floats(out), (rows, heads, width))
+    given = carray(floats(qkv), (rows, heads + 2 * key_heads, width))
     all_keys = carray(floats(keys), (pages, key_heads, PAGE, width))
     all_values = carray(floats(values), (pages, key_heads, PAGE, width))
     query_gain, key_gain = carray(floats(gains[0]), (gain_width,)), carray(floats(gains[1]), (gain_width,))
@@ -214,9 +217,23 @@ def attend(shape, places, qkv, gains, eps, rotations, keys, values, out):  # typ
             for i in range(width):
                 all_keys[page, head, place, i] = given[row, heads + head, i]
                 all_values[page, head, place, i] = given[row, heads + key_heads + head, i]
-    scale, weights = np.float32(1 / math.sqrt(width)), np.empty(PAGE, np.float32)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def read_rows(shape, lists, qkv, keys, values, out):  # type: ignore[no-untyped-def]
+    """The second half of attention: each row's query reads the positions up to its own.
+
+    `lists` has the addresses of the rows' owners and positions and of the tables, and how many pages a table has.
+    """
+    rows, heads, key_heads, width, pages = shape
+    owners, positions = carray(longs(lists[0]), rows), carray(longs(lists[1]), rows)
+    given, results = carray(floats(qkv), (rows, heads + 2 * key_heads, width)), carray(floats(out), (rows, heads, width))
+    all_keys = carray(floats(keys), (pages, key_heads, PAGE, width))
+    all_values = carray(floats(values), (pages, key_heads, PAGE, width))
+    scale, weights, group = np.float32(1 / math.sqrt(width)), np.empty(PAGE, np.float32), heads // key_heads
     for row in range(rows):
-        position, group = positions[row], heads // key_heads
+        position = positions[row]
+        table = carray(longs(lists[2] + 8 * owners[row] * lists[3]), lists[3])
         for head in range(heads):
             query, mixed = given[row, head], results[row, head]
             largest, total = np.float32(-np.inf), np.float32(0)
@@ -224,7 +241,7 @@ def attend(shape, places, qkv, gains, eps, rotations, keys, values, out):  # typ
                 query[i] *= scale
                 mixed[i] = 0
             for number in range(position // PAGE + 1 if position >= 0 else 0):
-                page = tables[owners[row], number]
+                page = table[number]
                 count = min(PAGE, position + 1 - number * PAGE)
                 largest, total = _attend_page(
                     query, all_keys[page, head // group], all_values[page, head // group], count, weights, mixed, largest, total

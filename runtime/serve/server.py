@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 
 from hashing.base.errors import EngramError, UsageError
 from hashing.text.text_file import SURROGATE
+from runtime.model.helper import HELPER
 from runtime.placement.disk import DiskPlacement
 from runtime.serve.api_key import ApiKey
 from runtime.serve.body_limit import BodyLimit
@@ -83,6 +84,7 @@ class Completions:
         self._shadow = generator.shadow(verify_every) if verify_every else None
         self.service.engine.decoder.watch = self._shadow
         self.service.engine.decoder.make_pages()
+        HELPER.get_ready()
         if isinstance(generator.placement, DiskPlacement):
             self.metrics.rows(generator.placement.caches)
         for gauge, about, value in (
