@@ -17,7 +17,7 @@ from typing import Any
 from anyio import CapacityLimiter, create_task_group, to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
@@ -275,18 +275,18 @@ def build_app(generator: Generator, name: str, verify_every: int = 0, api_key: s
     app.add_middleware(Counted, metrics=completions.metrics)
 
     @app.post("/v1/completions", response_model=None)
-    async def complete(body: CompletionRequest, request: Request) -> StreamingResponse | dict[str, Any] | None:
+    async def complete(body: CompletionRequest, request: Request) -> Response | None:
         return await answered(await completions.asked(body), request)
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def chat(body: ChatRequest, request: Request) -> StreamingResponse | dict[str, Any] | None:
+    async def chat(body: ChatRequest, request: Request) -> Response | None:
         return await answered(await completions.chat_asked(body), request)
 
-    async def answered(asked: Asked, request: Request) -> StreamingResponse | dict[str, Any] | None:
+    async def answered(asked: Asked, request: Request) -> Response | None:
         if asked.request.stream:
             return StreamingResponse(completions.stream(asked), media_type="text/event-stream")
-        answer: dict[str, Any] | None = await while_connected(request, lambda: completions.whole(asked))
-        return answer
+        answer = await while_connected(request, lambda: completions.whole(asked))
+        return Response(to_json(answer), media_type="application/json") if answer else None
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
