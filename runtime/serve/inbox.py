@@ -32,6 +32,11 @@ class Inbox:
         if is_due or self.unfinished == 0 or piece.finish_reason == "error":
             self._filled.set()
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether whoever waits is woken."""
+        return self._filled.is_set()
+
     def fail(self, error: EngramError) -> None:
         self._error = error
         self._filled.set()

@@ -24,6 +24,8 @@ SENT_EVERY_SEC = 0.05  # at most, to one client
 WRITTEN_EVERY_SEC = 0.005  # at most, to one of many
 SELDOM_SEC = 0.2  # often enough, for any number of clients
 SHORT_SEC = 0.01
+PASS_SEC = 0.005  # between passes of the event loop in which nobody does anything
+QUIET_SEC = 0.0001  # such a pass is shorter
 PASSES = 3  # of the event loop, from the arrival of a request to where it joins
 LONGEST_SEC = 600.0  # that a completion may take, its time in the queue included
 
@@ -41,6 +43,7 @@ class Service:
         self._leaving: list[Completion] = []
         self._wake = asyncio.Event()
         self._step_sec = inf  # of the last step
+        self._passed, self._was_quiet, self._is_awaited = 0.0, False, False  # what decides when others run
         self.failure: str | None = None  # what a step has failed for: tables that were wrong once are not trusted again
 
     @property
@@ -87,7 +90,20 @@ class Service:
                     self._hand_out(await self._step(thread))
                 except EngramError as e:
                     self._fail(e)
-                await asyncio.sleep(0)  # those who wait for a piece take it now
+                await self._let_others_run()
+
+    async def _let_others_run(self) -> None:
+        """At once where somebody waits for what was handed out, or somebody had something to do the last time.
+
+        Else only now and then: to find that there is nothing to do takes a fiftieth of a small model's step.
+        """
+        began = perf_counter()
+        if self._was_quiet and not self._is_awaited and began < self._passed + PASS_SEC:
+            return
+        self._is_awaited = False
+        await asyncio.sleep(0)
+        self._passed = perf_counter()
+        self._was_quiet = self._passed < began + QUIET_SEC
 
     @staticmethod
     async def _others() -> None:
@@ -142,6 +158,7 @@ class Service:
                 if piece.token_ids:
                     clock.tick(now)
                 inbox.put(completion, piece, now, every_sec)
+                self._is_awaited |= inbox.is_filled
             if piece.finish_reason:
                 self._wanted.pop(completion, None)
                 if completion in self._leaving:
@@ -151,6 +168,7 @@ class Service:
         """Ends all that go on, since a step that failed has left each of them anywhere."""
         self.failure = str(error)
         self.engine.drop_all()
+        self._is_awaited = True
         for inbox, _ in self._wanted.values():
             inbox.fail(error)
         self._leaving = []
