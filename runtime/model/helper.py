@@ -1,9 +1,9 @@
 """Helper: a second core for steps that continue many texts.
 
 A step is Python, on one core, between functions of some ten microseconds. To wake a sleeping thread takes longer than those.
-So the helper's thread looks for work without the interpreter's lock while such steps follow one another, gives its core to
-whoever else wants it each time that it finds none, and sleeps when it has found none for a while. Whoever computes never waits
-for it to begin (`helper_kernel.py`), and what it computes is the same to the bit: rows do not depend on each other.
+So the helper's thread looks for work without the interpreter's lock while such steps follow one another, offers its core to
+others every ten microseconds, and sleeps when it has found no work for a while. Whoever computes never waits for it to begin
+(`helper_kernel.py`), and what it computes is the same to the bit: rows do not depend on each other.
 """
 
 import mmap
