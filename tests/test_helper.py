@@ -1,8 +1,12 @@
 """What two cores compute together is what one computes, to the bit, whoever is late, asleep or not there."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +106,50 @@ def test_one_thread_at_a_time_is_helped() -> None:
     assert offered() == NOBODY
     with own.helping(0):
         assert offered() == NOBODY
+
+
+STEPS = """
+import hashlib, time, torch
+import numpy as np
+from runtime.model import helper
+from runtime.model.attention import Attention, Rotary
+from runtime.model.config import ModelConfig
+from runtime.model.helper_kernel import DONE
+from runtime.model.pages import Batch, Pages
+from runtime.model.row_product import Linear, row_by_row
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+helper.CORES = 2
+config = ModelConfig(1, 48, 1, heads=3, ffn=1, memory=None, qk_norm=True)
+attention, layer, x = Attention(config, Rotary(config.head_dim, config.rope_base)), Linear(48, 100), torch.randn(70, 1, 16, 48)
+
+@torch.no_grad()
+def computed(texts):
+    pages, found = Pages(config, torch.device("cpu")), hashlib.sha256()
+    pages.grow(48)
+    for t in range(70):
+        batch = Batch(pages, np.arange(48).reshape(16, 3), np.arange(16), np.full(16, t)).block(0)
+        with row_by_row(), helper.HELPER.helping(texts):
+            for numbers in (attention(x[t], batch), layer(x[t])):
+                found.update(numbers.numpy())
+    return found.hexdigest()
+
+found, until = {computed(0)}, time.monotonic() + 60
+while helper.HELPER._words[DONE] == 0 and time.monotonic() < until:
+    found.add(computed(16))
+assert helper.HELPER._words[DONE] > 0
+print(*found)
+"""
+
+
+def test_the_helper_s_code_is_the_other_core_s_compiled_now_or_from_the_cache(tmp_path: Path) -> None:
+    cached = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", STEPS], env=cached, capture_output=True, text=True, timeout=200)
+        assert run.returncode == 0, run.stderr
+        assert len(run.stdout.split()) == 1
+    assert list(tmp_path.rglob("*help_with*.nbc"))
 
 
 @pytest.mark.parametrize("form", [[], ["model.heads=4", "model.kv_heads=2", "model.qk_norm=true"], ["model.streams=2"]])
