@@ -15,8 +15,9 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from runtime.model.product_kernel import NUMBER_BYTES, ROWS, product
+from runtime.model.product_kernel import ROWS, product
 from runtime.model.step_kernel import longs, place_rows, read_rows
+from runtime.model.tile_kernel import NUMBER_BYTES
 
 OFFER, CLAIM, DONE, FUNCTION = 0, 16, 32, 48  # words, in pairs of cache lines of their own; a function's arguments follow it
 WORDS = FUNCTION + 16

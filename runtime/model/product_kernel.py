@@ -9,14 +9,13 @@ from llvmlite.binding import get_host_cpu_features
 from numba import carray, njit
 
 from runtime.model.step_kernel import floats
-from runtime.model.tile_kernel import tile
+from runtime.model.tile_kernel import NUMBER_BYTES, tile
 
 ROWS = 4  # that are computed together
 # Outputs whose weights stand together: as many sums of ROWS rows as registers hold beside what is multiplied.
 PANEL = 64 if get_host_cpu_features().get("avx512f") else 16
 WIDTH = 64  # outputs of a row alone that are computed together, so that no sum waits for the one before
 TOGETHER = WIDTH // PANEL  # panels
-NUMBER_BYTES = 4
 
 _one_row, _some_rows = tile(1, PANEL, TOGETHER), tile(ROWS, PANEL)
 

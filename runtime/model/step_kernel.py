@@ -233,7 +233,7 @@ def read_rows(shape, lists, qkv, keys, values, out):  # type: ignore[no-untyped-
     scale, weights, group = np.float32(1 / math.sqrt(width)), np.empty(PAGE, np.float32), heads // key_heads
     for row in range(rows):
         position = positions[row]
-        table = carray(longs(lists[2] + 8 * owners[row] * lists[3]), lists[3])
+        table = carray(longs(lists[2] + owners.itemsize * owners[row] * lists[3]), lists[3])
         for head in range(heads):
             query, mixed = given[row, head], results[row, head]
             largest, total = np.float32(-np.inf), np.float32(0)
